@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The QSAFP core: everything a host may call.
+ *
+ * State belongs to the caller: no heap, no globals.  Functions return 0 or a negative qsafp_error_t and change
+ * nothing on error unless they say so.  One thread, the *service thread*, calls everything but qsafp_tick and
+ * qsafp_trip, which the deadline thread may call at any moment (architecture.md, decisions 2 and 10). */
+#ifndef QSAFP_H
+#define QSAFP_H
+
+#include <stdbool.h>
+
+#include "qsafp_gate.h"
+#include "qsafp_hash.h"
+#include "qsafp_port.h"
+#include "qsafp_tables.h"
+
+#define QSAFP_ABI 1u
+#define QSAFP_MUST_USE __attribute__((warn_unused_result))
+
+enum {
+    QSAFP_VALIDATORS_MAX = 16,
+    QSAFP_RECORD_BYTES = 256,
+    QSAFP_SECTOR_SLOTS = 16,
+    QSAFP_LOG_SLOTS = 1040,
+    QSAFP_REQUEST_MAX = 1024,     /* COSE_Sign1 request; 512 with Ed25519 in practice, a test holds it */
+    QSAFP_PAYLOAD_MAX = 448,      /* lease claims */
+    QSAFP_RESPONSE_MAX = 16384,   /* one lease, refusal or revocation (HW-3: response buffer) */
+    QSAFP_PEAKS_MAX = 32,         /* roots of a compact range */
+    QSAFP_FRAME_MAX = 1024,
+};
+
+/* ---- cbor.c: strict deterministic CBOR (RFC 8949 4.2.1); no floats, no indefinite lengths, no other tags than asked for ---- */
+
+typedef struct { const uint8_t *p, *end; int err; } qsafp_cbor_r;      /* err: first error, then every read returns 0 */
+typedef struct { uint8_t *p, *end; int err; } qsafp_cbor_w;
+typedef struct { const uint8_t *p; size_t len; } qsafp_bytes;
+
+enum { QSAFP_CBOR_UINT, QSAFP_CBOR_NEG, QSAFP_CBOR_BSTR, QSAFP_CBOR_TSTR, QSAFP_CBOR_ARRAY, QSAFP_CBOR_MAP, QSAFP_CBOR_TAG, QSAFP_CBOR_SIMPLE };
+
+qsafp_cbor_r qsafp_cbor_reader(const void *p, size_t n);
+int qsafp_cbor_peek(const qsafp_cbor_r *r);                               /* major type, or negative */
+uint64_t qsafp_cbor_head(qsafp_cbor_r *r, int major);                     /* argument of an item of this major type, shortest form only */
+int64_t qsafp_cbor_int(qsafp_cbor_r *r);
+qsafp_bytes qsafp_cbor_bstr(qsafp_cbor_r *r);
+qsafp_bytes qsafp_cbor_tstr(qsafp_cbor_r *r);                             /* valid UTF-8 only */
+void qsafp_cbor_fixed(qsafp_cbor_r *r, void *out, size_t n);              /* a bstr of exactly n bytes */
+bool qsafp_cbor_null(qsafp_cbor_r *r);                                    /* consumes null and returns true, else leaves it */
+bool qsafp_cbor_bool(qsafp_cbor_r *r);
+/* Next integer key of a map; keys must rise in RFC 8949 order: *prev_end remembers the encoded key, start with {0}. */
+int64_t qsafp_cbor_key(qsafp_cbor_r *r, qsafp_bytes *prev);
+qsafp_bytes qsafp_cbor_skip(qsafp_cbor_r *r);                             /* one whole item, checked; depth <= 8; returns its bytes */
+int qsafp_cbor_done(const qsafp_cbor_r *r);                               /* 0, the error, or -TRAILING */
+
+qsafp_cbor_w qsafp_cbor_writer(void *p, size_t n);
+void qsafp_cbor_put(qsafp_cbor_w *w, int major, uint64_t arg);
+void qsafp_cbor_put_int(qsafp_cbor_w *w, int64_t v);
+void qsafp_cbor_put_bstr(qsafp_cbor_w *w, const void *p, size_t n);
+void qsafp_cbor_put_raw(qsafp_cbor_w *w, const void *p, size_t n);
+void qsafp_cbor_put_null(qsafp_cbor_w *w);
+
+/* ---- token.c: claims and COSE objects ---- */
+
+typedef struct {
+    uint64_t iat;                 /* key 6; 0 unknown */
+    uint8_t lease_id[16];         /* 7 */
+    uint8_t nonce[16];            /* 10 */
+    uint8_t ueid[33];             /* 256 */
+    uint64_t duration_ms;         /* -65537 */
+    uint64_t serial;              /* -65538 */
+    uint8_t model[32];            /* -65539 */
+    uint8_t log_id[32]; uint64_t log_size; uint8_t log_root[32]; /* -65540 */
+    uint64_t policy_ms[4];        /* -65541: warning, grace, initial, extension */
+    bool has_failsafe; uint64_t failsafe_seq; uint8_t failsafe_hash[32]; /* -65542 */
+    uint64_t level; bool lab;     /* -65543: map {1: level, 2: quotas map (absent now), 3: LAB bool} */
+    uint64_t epoch;               /* -65544 */
+    uint8_t set_id[16];           /* -65545 */
+} qsafp_claims_t;
+
+QSAFP_MUST_USE int qsafp_claims_encode(const qsafp_claims_t *c, uint8_t *out, size_t cap, size_t *len);
+QSAFP_MUST_USE int qsafp_claims_decode(qsafp_claims_t *c, const uint8_t *p, size_t n); /* refuses anything that would not encode back to the same bytes */
+
+/* Sig_structure of RFC 9052 4.4, written whole: ["Signature"|"Signature1", body h'', sign_protected (only "Signature"), aad, payload]. */
+typedef struct { const char *aad; bool sign1; qsafp_bytes protected_, payload; } qsafp_tbs_t;
+QSAFP_MUST_USE int qsafp_tbs(const qsafp_tbs_t *t, uint8_t *out, size_t cap, size_t *len);
+
+enum { QSAFP_ALG_ED25519 = -19, QSAFP_ALG_MLDSA65 = -49, QSAFP_ALG_ESP256 = -9 };
+typedef struct { int alg; uint8_t kid[8]; qsafp_bytes protected_, sig; } qsafp_cose_sig;   /* views into the object */
+
+/* COSE_Sign1 (tag 18): payload and signature views. */
+QSAFP_MUST_USE int qsafp_sign1_parse(qsafp_cose_sig *s, qsafp_bytes *payload, const uint8_t *p, size_t n);
+/* COSE_Sign (tag 98): payload, then signatures one after the other from *sigs with qsafp_sign_next. */
+QSAFP_MUST_USE int qsafp_sign_parse(qsafp_bytes *payload, qsafp_cbor_r *sigs, uint64_t *count, const uint8_t *p, size_t n);
+QSAFP_MUST_USE int qsafp_sign_next(qsafp_cose_sig *s, qsafp_cbor_r *sigs);
+
+/* ---- set.c: the pinned validator set ---- */
+
+typedef enum { QSAFP_SUITE_ED25519 = 1, QSAFP_SUITE_MLDSA65 = 2, QSAFP_SUITE_HYBRID = 3 } qsafp_suite_t;
+typedef struct { uint8_t ed25519[32]; uint8_t kid_ed[8], kid_ml[8]; const uint8_t *mldsa65; /* into the document, or 0 */ } qsafp_validator_t;
+typedef struct {
+    uint8_t set_id[16]; uint64_t epoch; uint8_t m, n, suite; bool lab;
+    uint64_t max_duration_ms;
+    qsafp_validator_t v[QSAFP_VALIDATORS_MAX];   /* by index */
+    uint8_t set_keys[4][32]; uint8_t set_k, set_r;
+} qsafp_set_t;
+/* Set document: COSE_Sign by set keys (Ed25519) over the map
+ * {1: set id bstr16, 2: epoch, 3: m, 4: [validator...], 5: suite, 6: LAB bool, 7: [k, [set key bstr32...]], 8: {1: max duration ms}}
+ * validator = [index uint, [endpoint tstr <= 4], [SPKI SHA-256 bstr32...], ed25519 bstr32 / null, mldsa65 bstr1952 / null].
+ * Verifies k signatures of the document's own keys, and of `old`'s keys and epoch + 1 when old is not 0.  `doc` must outlive `out`. */
+QSAFP_MUST_USE int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_port_t *port, void *ctx);
+
+/* ---- tree.c: RFC 9162 Merkle tree over record hashes ---- */
+
+typedef struct { uint64_t size; uint8_t peak[QSAFP_PEAKS_MAX][32]; } qsafp_tree_t;  /* peaks left to right, popcount(size) of them */
+void qsafp_tree_leaf(uint8_t out[32], const uint8_t record_hash[32]);
+QSAFP_MUST_USE int qsafp_tree_append(qsafp_tree_t *t, const uint8_t leaf[32]);
+QSAFP_MUST_USE int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32]);        /* size 0: SHA-256 of nothing */
+/* Compact range [old, new): the left-to-right roots of the maximal perfect subtrees that, appended to the peaks of [0, old), give [0, new).
+ * leaf(ctx, index, out) yields leaf hashes still on hand. */
+typedef int (*qsafp_leaf_fn)(void *ctx, uint64_t index, uint8_t out[32]);
+typedef struct { uint64_t from, to; uint8_t count; uint8_t hash[2 * QSAFP_PEAKS_MAX][32]; } qsafp_range_t;
+QSAFP_MUST_USE int qsafp_tree_range(qsafp_range_t *r, qsafp_leaf_fn leaf, void *ctx);      /* from, to given; fills count, hash */
+QSAFP_MUST_USE int qsafp_tree_extend(qsafp_tree_t *t, const qsafp_range_t *r);             /* verifier side: t.size must equal r.from */
+
+/* ---- audit.c: the hash-chained log of 256-byte records (docs/formats.md) ---- */
+
+typedef struct {
+    uint16_t event, flags; uint64_t seq, boot_ns, wall_ms; uint32_t boot, reason; uint64_t serial;
+    uint8_t model[32], evidence[32], data[96], hash[32], seal[16];
+} qsafp_record_t;
+void qsafp_record_encode(const qsafp_record_t *r, uint8_t out[256]);
+QSAFP_MUST_USE int qsafp_record_decode(qsafp_record_t *r, const uint8_t in[256]);          /* magic, event, flags, padding; not the chain */
+void qsafp_record_hash(uint8_t out[32], const uint8_t prev[32], const uint8_t rec[256]);
+
+typedef struct {
+    const qsafp_port_t *port; void *ctx;
+    uint32_t slots, boot;                   /* ring size, multiple of 16; boot counter stamped into records */
+    uint64_t first, next;                   /* live sequences [first, next) */
+    uint8_t head[32], log_id[32];           /* hash of next - 1; hash of record 0 */
+    uint64_t erased_upto;                   /* sequences below this may be programmed without an erase */
+    qsafp_tree_t tree;                      /* lazily extended, over [0, tree.size) */
+    bool failed;                            /* a write failed: nothing more is accepted until recovered */
+    bool reserve;                           /* keep one slot for the fail-safe record */
+} qsafp_audit_t;
+/* Recover from the store: finds the ring, checks the chain, drops only a torn tail.  -CORRUPT names the slot in *bad. */
+QSAFP_MUST_USE int qsafp_audit_recover(qsafp_audit_t *a, uint32_t *bad);
+QSAFP_MUST_USE int qsafp_audit_create(qsafp_audit_t *a);                     /* writes record 0; the store must be blank */
+/* Fill event, reason, serial, model, evidence, data of `r`; append sets the rest and programs the store.  Not durable before log_sync. */
+QSAFP_MUST_USE int qsafp_audit_append(qsafp_audit_t *a, qsafp_record_t *r);
+QSAFP_MUST_USE int qsafp_audit_read(qsafp_audit_t *a, uint64_t seq, uint8_t out[256]);
+QSAFP_MUST_USE int qsafp_audit_tree(qsafp_audit_t *a);                       /* extend the tree to next */
+/* Verify `n` consecutive records as exported; *bad names the first that fails.  prev: hash before the first. */
+QSAFP_MUST_USE int qsafp_audit_verify(const uint8_t *recs, uint64_t n, uint8_t prev[32], uint64_t *bad);
+void qsafp_seal_evolve(uint8_t k[32]);                                       /* K_{e+1} = SHA-256("qsafp-evolve" || K_e) */
+void qsafp_seal(uint8_t out[16], const uint8_t k[32], const uint8_t hash[32]);
+
+/* ---- lease.c, quorum.c, failsafe.c: the state machine ---- */
+
+typedef struct {
+    uint8_t ueid[33], kid[8], model[32];
+    uint64_t duration_ms, policy_ms[4];
+    uint64_t stale_after_ns, tick_ns;       /* 1 s, 100 ms by default */
+    uint64_t level;
+} qsafp_config_t;
+
+/* Durable small state; saved before anything that depends on it becomes visible (decision 7). */
+typedef struct {
+    uint32_t magic, version, boot, generation;  /* "QST1", 1 */
+    uint64_t serial, epoch;
+    uint32_t latch, latch_boot;                 /* reason, 0 none */
+    uint64_t latch_seq; uint8_t latch_hash[32]; /* the fail-safe record a release must answer */
+    uint64_t tree_size;                         /* at the previous lease */
+    uint8_t check[32];                          /* SHA-256 over all before */
+} qsafp_state_t;
+
+typedef struct {
+    bool active; uint64_t t0_ns; uint32_t generation; qsafp_claims_t claims;
+    uint8_t payload[QSAFP_PAYLOAD_MAX]; size_t payload_len; uint8_t payload_hash[32];
+    uint8_t request[QSAFP_REQUEST_MAX]; size_t request_len;
+    uint16_t denied, spent;                     /* bit per validator index */
+    bool forged;                                /* a verification failed for this request */
+} qsafp_pending_t;
+
+typedef struct {
+    const qsafp_port_t *port; void *ctx;
+    qsafp_config_t cfg; qsafp_set_t set; qsafp_state_t st; qsafp_audit_t log;
+    qsafp_gate_page_t *page;
+    /* shared with the deadline thread: aligned words, atomic access only */
+    uint64_t lease_start_ns, lease_end_ns; uint32_t generation, latch, untold, valid_driven;
+    /* service thread only */
+    qsafp_claims_t lease; uint8_t lease_payload_hash[32]; bool leased; uint16_t lease_denied; uint8_t approvals; uint32_t renewals;
+    uint64_t last_answer_ns; bool failsafe_acked;
+    uint8_t lease_token[QSAFP_RESPONSE_MAX]; size_t lease_token_len;   /* the previous lease, for validators that are behind */
+    qsafp_pending_t pending;
+} qsafp_t;
+
+/* Start: loads state, raises the boot counter durably, recovers the log, restores a latch, writes BOOT.  The gate stays closed. */
+QSAFP_MUST_USE int qsafp_init(qsafp_t *q);      /* port, ctx, cfg, set, page filled in by the caller, the rest zero */
+/* Make (or return) the pending request: nonce, VALIDATOR_QUERY record durable, tree, signature.  Toggles VALIDATOR_REQ. */
+QSAFP_MUST_USE int qsafp_begin(qsafp_t *q);
+/* The envelope for a validator that last approved log size `old`; with_lease adds the previous lease. */
+QSAFP_MUST_USE int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *len);
+/* One lease, refusal or revocation as received; verifies, counts, and for a lease of m approvals opens the gate. Returns 0 if it was
+ * a lease that now runs, or a refusal that was counted; a negative status says why it was not. */
+QSAFP_MUST_USE int qsafp_put(qsafp_t *q, const uint8_t *token, size_t len);
+/* Latch, drive: any thread, no lock, no disk.  The service thread tells (records) in qsafp_service. */
+void qsafp_trip(qsafp_t *q, qsafp_reason_t reason);
+/* Deadline thread, every tick and at each deadline: moves the page deadline, drives pins, latches expiry after grace. Returns ns of its next deadline. */
+uint64_t qsafp_tick(qsafp_t *q);
+/* Service thread, after a kick: writes what the deadline thread latched. */
+QSAFP_MUST_USE int qsafp_service(qsafp_t *q);
+
+typedef struct {
+    uint64_t remaining_ns, duration_ms, serial; uint32_t status; uint16_t phase; uint32_t reason, generation;
+    uint8_t approvals, total; uint32_t renewals; uint8_t model[32], lease_id[16]; uint8_t flags;
+} qsafp_info_t;
+enum { QSAFP_INFO_RENEW = 1, QSAFP_INFO_CONTAINED = 2, QSAFP_INFO_LAB = 4, QSAFP_INFO_ISOLATED = 8 };
+void qsafp_info(qsafp_t *q, qsafp_info_t *out);
+
+/* ---- command.c: frames (HW-14) ---- */
+
+uint16_t qsafp_crc16(const uint8_t *p, size_t n);
+
+typedef struct {
+    qsafp_t *q;
+    uint8_t in[4 + QSAFP_FRAME_MAX + 2]; size_t have;
+    uint8_t last[4 + QSAFP_FRAME_MAX + 2]; size_t last_len;          /* repeated tag: cached answer */
+    uint8_t out[5 + QSAFP_FRAME_MAX + 2]; size_t out_len;
+    uint8_t put[QSAFP_RESPONSE_MAX]; uint32_t put_have, put_total;    /* chunked lease, refusal, set */
+    uint8_t env[QSAFP_RESPONSE_MAX + 4096]; size_t env_len; uint64_t env_old; bool env_ready;
+    uint64_t confirm_ns; uint8_t confirm_tag; uint32_t confirm_reason; /* fail-safe sent twice */
+    bool restricted;                                                  /* gate.sock: opcodes 0, 1, 6, 7 only */
+} qsafp_command_t;
+/* One whole frame in, one whole answer in c->out. Always answers. */
+void qsafp_command(qsafp_command_t *c, const uint8_t *frame, size_t len);
+/* COBS for byte streams: returns encoded length without delimiter; decode -MALFORMED. */
+size_t qsafp_cobs_encode(uint8_t *out, const uint8_t *in, size_t n);
+QSAFP_MUST_USE int qsafp_cobs_decode(uint8_t *out, size_t *out_len, const uint8_t *in, size_t n);
+
+#endif

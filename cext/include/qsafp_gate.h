@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gate page and its check: all that a workload links (HW-5; layout in docs/formats.md). */
+#ifndef QSAFP_GATE_H
+#define QSAFP_GATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define QSAFP_GATE_MAGIC 0x31504751u /* "QGP1" */
+#define QSAFP_ARMED 0x5A3C96E1u      /* any other value is a fail-safe generation: closed */
+#define QSAFP_GATE_PAGE_BYTES 4096u
+
+typedef struct {
+    uint32_t magic;
+    uint32_t armed;         /* QSAFP_ARMED, or 0 never armed, or 1..0x00FFFFFF the last fail-safe */
+    uint64_t deadline;      /* CPU counter ticks */
+    uint64_t deadline_ns;   /* CLOCK_BOOTTIME */
+    uint64_t window;        /* counter ticks, 2 x stale_after */
+    uint64_t window_ns;
+    uint64_t counter_hz;    /* 0: readers use boot time */
+    uint64_t serial;
+    uint32_t status;        /* qsafp_status_t */
+    uint32_t seq;           /* seqlock over bytes 48..127 but itself: odd while written */
+    uint16_t phase;         /* qsafp_phase_t */
+    uint16_t clock_id;
+    uint32_t reason;        /* qsafp_reason_t */
+    uint64_t zero;
+    uint8_t model[32];
+    uint8_t lease_id[16];
+} qsafp_gate_page_t;
+
+_Static_assert(sizeof(qsafp_gate_page_t) == 128, "the page is a wire format");
+_Static_assert(offsetof(qsafp_gate_page_t, seq) == 60, "the page is a wire format");
+
+/* I1: open only while armed and the deadline lies ahead, inside the window. */
+static inline bool qsafp_gate_open(uint32_t armed, uint64_t deadline, uint64_t window, uint64_t now)
+{
+    /* unsigned wrap refuses a past, zero or far deadline, so a clock that went back is no reprieve */
+    return armed == QSAFP_ARMED && deadline - now - 1 < window;
+}
+
+/* Reads the page with boot time `now_ns`; for callers without a trusted CPU counter, and the slow path. */
+static inline bool qsafp_gate_check_ns(const qsafp_gate_page_t *page, uint64_t now_ns)
+{
+    uint32_t armed = __atomic_load_n(&page->armed, __ATOMIC_ACQUIRE);
+    uint64_t deadline = __atomic_load_n(&page->deadline_ns, __ATOMIC_RELAXED);
+    uint64_t window = __atomic_load_n(&page->window_ns, __ATOMIC_RELAXED);
+    return qsafp_gate_open(armed, deadline, window, now_ns);
+}
+
+/* Reads the CPU counter after the page, never before it; 0 where there is none (then use boot time). */
+static inline uint64_t qsafp_counter(void)
+{
+#if defined(__x86_64__)
+    uint32_t lo, hi;
+    __asm__ volatile("lfence\n\trdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+    return (uint64_t)hi << 32 | lo;
+#elif defined(__aarch64__)
+    uint64_t v;
+    __asm__ volatile("isb\n\tmrs %0, cntvct_el0" : "=r"(v) : : "memory");
+    return v;
+#else
+    return 0;
+#endif
+}
+
+/* The fast check, for a page whose counter_hz is not 0. */
+static inline bool qsafp_gate_check_counter(const qsafp_gate_page_t *page)
+{
+    uint32_t armed = __atomic_load_n(&page->armed, __ATOMIC_ACQUIRE);
+    uint64_t deadline = __atomic_load_n(&page->deadline, __ATOMIC_RELAXED);
+    uint64_t window = __atomic_load_n(&page->window, __ATOMIC_RELAXED);
+    return qsafp_gate_open(armed, deadline, window, qsafp_counter());
+}
+
+#endif
