@@ -162,20 +162,22 @@ typedef struct {
     uint64_t level;
 } qsafp_config_t;
 
-/* Durable small state; saved before anything that depends on it becomes visible (decision 7). */
+/* Durable small state (about 2.2 KB); saved before anything that depends on it becomes visible (decision 7). */
 typedef struct {
     uint32_t magic, version, boot, generation;  /* "QST1", 1 */
     uint64_t serial, epoch;
     uint32_t latch, latch_boot;                 /* reason, 0 none */
     uint64_t latch_seq; uint8_t latch_hash[32]; /* the fail-safe record a release must answer */
-    uint64_t tree_size;                         /* at the previous lease */
+    qsafp_tree_t tree, lease_tree;              /* as of the last save; at the previous lease */
     uint8_t check[32];                          /* SHA-256 over all before */
 } qsafp_state_t;
 
 typedef struct {
     bool active; uint64_t t0_ns; uint32_t generation; qsafp_claims_t claims;
-    uint8_t payload[QSAFP_PAYLOAD_MAX]; size_t payload_len; uint8_t payload_hash[32];
-    uint8_t request[QSAFP_REQUEST_MAX]; size_t request_len;
+    uint8_t payload[QSAFP_PAYLOAD_MAX]; size_t payload_len;   /* lease payload: what validators sign */
+    uint8_t request[QSAFP_REQUEST_MAX]; size_t request_len;   /* COSE_Sign1 by the device */
+    uint8_t request_hash[32];                                 /* SHA-256 of the request's payload: refusals name it */
+    qsafp_tree_t tree;                                        /* at claims.log_size */
     uint16_t denied, spent;                     /* bit per validator index */
     bool forged;                                /* a verification failed for this request */
 } qsafp_pending_t;
@@ -184,19 +186,25 @@ typedef struct {
     const qsafp_port_t *port; void *ctx;
     qsafp_config_t cfg; qsafp_set_t set; qsafp_state_t st; qsafp_audit_t log;
     qsafp_gate_page_t *page;
-    /* shared with the deadline thread: aligned words, atomic access only */
-    uint64_t lease_start_ns, lease_end_ns; uint32_t generation, latch, untold, valid_driven;
-    /* service thread only */
-    qsafp_claims_t lease; uint8_t lease_payload_hash[32]; bool leased; uint16_t lease_denied; uint8_t approvals; uint32_t renewals;
-    uint64_t last_answer_ns; bool failsafe_acked;
+    uint8_t input_hash[32]; uint32_t workloads; uint8_t contained, isolated;  /* set by the host */
+    /* Shared with the deadline thread: aligned words, atomic access only. */
+    uint64_t lease_end_ns; uint32_t generation, latch, untold, answered;
+    uint64_t expired_end;                       /* deadline thread only: the end whose expiry was told */
+    /* Service thread only; published fields change under the port's lock. */
+    qsafp_claims_t lease; bool leased; uint8_t lease_request_hash[32]; uint16_t lease_denied; uint8_t approvals; uint32_t renewals;
     uint8_t lease_token[QSAFP_RESPONSE_MAX]; size_t lease_token_len;   /* the previous lease, for validators that are behind */
+    uint8_t failsafe_record[QSAFP_RECORD_BYTES];                       /* the record a release answers */
     qsafp_pending_t pending;
+    uint8_t scratch[QSAFP_RESPONSE_MAX / 16];                          /* Sig_structures: 1 KB */
 } qsafp_t;
 
+/* Enrolment: record 0 and the first state on a blank store.  -QSAFP_E_BUSY if there is a state already. */
+QSAFP_MUST_USE int qsafp_create(qsafp_t *q);
 /* Start: loads state, raises the boot counter durably, recovers the log, restores a latch, writes BOOT.  The gate stays closed. */
 QSAFP_MUST_USE int qsafp_init(qsafp_t *q);      /* port, ctx, cfg, set, page filled in by the caller, the rest zero */
 /* Make (or return) the pending request: nonce, VALIDATOR_QUERY record durable, tree, signature.  Toggles VALIDATOR_REQ. */
 QSAFP_MUST_USE int qsafp_begin(qsafp_t *q);
+#define QSAFP_OLD_DEFAULT UINT64_MAX          /* the previous lease's log size, else 0 */
 /* The envelope for a validator that last approved log size `old`; with_lease adds the previous lease. */
 QSAFP_MUST_USE int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *len);
 /* One lease, refusal or revocation as received; verifies, counts, and for a lease of m approvals opens the gate. Returns 0 if it was
@@ -215,20 +223,22 @@ typedef struct {
 } qsafp_info_t;
 enum { QSAFP_INFO_RENEW = 1, QSAFP_INFO_CONTAINED = 2, QSAFP_INFO_LAB = 4, QSAFP_INFO_ISOLATED = 8 };
 void qsafp_info(qsafp_t *q, qsafp_info_t *out);
+/* Append a record of the caller's; a store that fails closes the gate (LOG_FULL).  fill: event, reason, evidence, data. */
+QSAFP_MUST_USE int qsafp_note(qsafp_t *q, qsafp_record_t *fill);
 
 /* ---- command.c: frames (HW-14) ---- */
 
 uint16_t qsafp_crc16(const uint8_t *p, size_t n);
 
-typedef struct {
+typedef struct qsafp_command {
     qsafp_t *q;
-    uint8_t in[4 + QSAFP_FRAME_MAX + 2]; size_t have;
     uint8_t last[4 + QSAFP_FRAME_MAX + 2]; size_t last_len;          /* repeated tag: cached answer */
     uint8_t out[5 + QSAFP_FRAME_MAX + 2]; size_t out_len;
     uint8_t put[QSAFP_RESPONSE_MAX]; uint32_t put_have, put_total;    /* chunked lease, refusal, set */
-    uint8_t env[QSAFP_RESPONSE_MAX + 4096]; size_t env_len; uint64_t env_old; bool env_ready;
+    uint8_t env[QSAFP_RESPONSE_MAX + 4096]; size_t env_len; uint64_t env_old, env_serial; bool env_ready;
     uint64_t confirm_ns; uint8_t confirm_tag; uint32_t confirm_reason; /* fail-safe sent twice */
     bool restricted;                                                  /* gate.sock: opcodes 0, 1, 6, 7 only */
+    int (*workload)(struct qsafp_command *c, const uint8_t *p, size_t n); void *host; /* opcode 0x07, the host's; 0: none */
 } qsafp_command_t;
 /* One whole frame in, one whole answer in c->out. Always answers. */
 void qsafp_command(qsafp_command_t *c, const uint8_t *frame, size_t len);

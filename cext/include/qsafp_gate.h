@@ -40,12 +40,22 @@ static inline bool qsafp_gate_open(uint32_t armed, uint64_t deadline, uint64_t w
     return armed == QSAFP_ARMED && deadline - now - 1 < window;
 }
 
+/* Where 64-bit loads are not atomic a torn deadline is past or 2^32 units off: the window refuses both. */
+static inline uint64_t qsafp_gate_load(const uint64_t *p)
+{
+#if defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_8) || __SIZEOF_POINTER__ == 8
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
+#else
+    return *(const volatile uint64_t *)p;
+#endif
+}
+
 /* Reads the page with boot time `now_ns`; for callers without a trusted CPU counter, and the slow path. */
 static inline bool qsafp_gate_check_ns(const qsafp_gate_page_t *page, uint64_t now_ns)
 {
     uint32_t armed = __atomic_load_n(&page->armed, __ATOMIC_ACQUIRE);
-    uint64_t deadline = __atomic_load_n(&page->deadline_ns, __ATOMIC_RELAXED);
-    uint64_t window = __atomic_load_n(&page->window_ns, __ATOMIC_RELAXED);
+    uint64_t deadline = qsafp_gate_load(&page->deadline_ns);
+    uint64_t window = qsafp_gate_load(&page->window_ns);
     return qsafp_gate_open(armed, deadline, window, now_ns);
 }
 
@@ -69,8 +79,8 @@ static inline uint64_t qsafp_counter(void)
 static inline bool qsafp_gate_check_counter(const qsafp_gate_page_t *page)
 {
     uint32_t armed = __atomic_load_n(&page->armed, __ATOMIC_ACQUIRE);
-    uint64_t deadline = __atomic_load_n(&page->deadline, __ATOMIC_RELAXED);
-    uint64_t window = __atomic_load_n(&page->window, __ATOMIC_RELAXED);
+    uint64_t deadline = qsafp_gate_load(&page->deadline);
+    uint64_t window = qsafp_gate_load(&page->window);
     return qsafp_gate_open(armed, deadline, window, qsafp_counter());
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a board promises the core.  Every function takes its own `ctx` first and returns 0 or a negative
+/* What a board promises the core.  Every function takes its own `ctx` first and returns 0 or a (negative)
  * qsafp_error_t; none may call back into the core.  Functions marked ANY THREAD are called by the service
  * and the deadline thread; all others by the service thread alone. */
 #ifndef QSAFP_PORT_H
@@ -38,14 +38,14 @@ typedef struct {
     int (*log_sync)(void *ctx);
     /* Evidence: bytes stored durably under their SHA-256 before this returns 0. */
     int (*evidence_put)(void *ctx, const uint8_t hash[32], const uint8_t *bytes, size_t len);
-    /* The guard's small state: replaced whole and durably, or left as it was.  load: -QSAFP_E_STORE if none was ever saved. */
+    /* The guard's small state: replaced whole and durably, or left as it was.  load: QSAFP_E_STORE if none was ever saved. */
     int (*state_load)(void *ctx, void *buf, uint32_t len);
     int (*state_save)(void *ctx, const void *buf, uint32_t len);
 
     /* A lock held for well under a microsecond around published fields; may be 0 on a single thread.  ANY THREAD. */
     void (*lock)(void *ctx);
     void (*unlock)(void *ctx);
-    /* Ask the deadline thread for a tick now; may be 0 where the caller ticks. */
+    /* Wake the deadline thread for qsafp_tick and the service thread for qsafp_service; may be 0 where one loop calls both.  ANY THREAD. */
     void (*kick)(void *ctx);
 } qsafp_port_t;
 

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Command frames: one state machine for sockets, UART, SPI and service calls (HW-14, docs/formats.md). */
+#include "core.h"
+
+enum { HEAD = 4, ANSWER_HEAD = 5, CHUNK = 1000 };
+enum { RENEW_BEGIN = 0, RENEW_READ = 1, RENEW_PUT = 2, RENEW_FINISH = 3 };
+
+static uint16_t get16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static uint32_t get32(const uint8_t *p) { return (uint32_t)get16(p) | (uint32_t)get16(p + 2) << 16; }
+static uint64_t get64(const uint8_t *p) { return (uint64_t)get32(p) | (uint64_t)get32(p + 4) << 32; }
+
+uint16_t qsafp_crc16(const uint8_t *p, size_t n)
+{
+    uint16_t crc = 0xFFFF;
+    for (size_t i = 0; i < n; i++) {
+        crc = (uint16_t)(crc ^ (unsigned)p[i] << 8);
+        for (int b = 0; b < 8; b++)
+            crc = (uint16_t)(crc & 0x8000 ? (unsigned)crc << 1 ^ 0x1021 : (unsigned)crc << 1);
+    }
+    return crc;
+}
+
+/* ---- the answer under construction: out holds head, then what was put; finish adds length and CRC ---- */
+
+static void put(qsafp_command_t *c, uint64_t v, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        c->out[c->out_len++] = (uint8_t)(v >> (8 * i));
+}
+
+static void put_bytes(qsafp_command_t *c, const void *p, size_t n)
+{
+    memcpy(c->out + c->out_len, p, n);
+    c->out_len += n;
+}
+
+static void finish(qsafp_command_t *c, uint8_t tag, qsafp_command_status_t status)
+{
+    uint16_t len = (uint16_t)(c->out_len - ANSWER_HEAD);
+    c->out[0] = 0xA5;
+    c->out[1] = tag;
+    c->out[2] = (uint8_t)status;
+    c->out[3] = (uint8_t)len;
+    c->out[4] = (uint8_t)(len >> 8);
+    put(c, qsafp_crc16(c->out, c->out_len), 2);
+}
+
+/* ---- opcodes: payload in, answer payload appended, status back ---- */
+
+static qsafp_command_status_t op_version(qsafp_command_t *c)
+{
+    put(c, QSAFP_ABI, 4);
+    put(c, (uint64_t)c->q->set.suite, 1);
+    put(c, QSAFP_FRAME_MAX, 2);
+    return QSAFP_COMMAND_STATUS_OK;
+}
+
+static qsafp_command_status_t op_status(qsafp_command_t *c)
+{
+    qsafp_info_t i;
+    qsafp_t *q = c->q;
+    qsafp_info(q, &i);
+    put(c, i.remaining_ns, 8);
+    put(c, i.duration_ms, 8);
+    put(c, i.serial, 8);
+    put(c, i.status, 4);
+    put(c, i.phase, 2);
+    put(c, i.reason, 4);
+    put(c, i.generation, 4);
+    put(c, i.approvals, 1);
+    put(c, i.total, 1);
+    put(c, i.renewals, 4);
+    put_bytes(c, i.model, 32);
+    put_bytes(c, i.lease_id, 16);
+    put(c, i.flags, 1);
+    put(c, q->log.next, 8);
+    put(c, q->st.lease_tree.size, 8);
+    put_bytes(c, q->cfg.ueid, 33);
+    put_bytes(c, q->log.log_id, 32);
+    put_bytes(c, q->log.head, 32);
+    put(c, q->st.latch_seq, 8);
+    put_bytes(c, q->st.latch_hash, 32);
+    put(c, q->st.boot, 4);
+    put(c, port_now(q), 8);
+    return QSAFP_COMMAND_STATUS_OK;
+}
+
+static qsafp_command_status_t renew_begin(qsafp_command_t *c)
+{
+    int err = qsafp_begin(c->q);
+    c->env_ready = false;
+    c->put_have = 0;
+    if (err)
+        return QSAFP_COMMAND_STATUS_STORE_FAILED;
+    put(c, c->q->pending.request_len, 4);
+    put(c, c->q->pending.claims.serial, 8);
+    return QSAFP_COMMAND_STATUS_OK;
+}
+
+static qsafp_command_status_t renew_read(qsafp_command_t *c, const uint8_t *p, size_t n)
+{
+    if (n != 12)
+        return QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    uint64_t old = get64(p);
+    uint32_t off = get32(p + 8);
+    if (!pending_live(c->q, port_now(c->q)))
+        return QSAFP_COMMAND_STATUS_NO_REQUEST;
+    if (!c->env_ready || c->env_old != old || c->env_serial != c->q->pending.claims.serial) {
+        c->env_ready = false;
+        if (qsafp_envelope(c->q, old, c->env, sizeof c->env, &c->env_len))
+            return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
+        c->env_ready = true;
+        c->env_old = old;
+        c->env_serial = c->q->pending.claims.serial;
+    }
+    if (off > c->env_len)
+        return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
+    size_t chunk = c->env_len - off < CHUNK ? c->env_len - off : CHUNK;
+    put(c, c->env_len, 4);
+    put_bytes(c, c->env + off, chunk);
+    return QSAFP_COMMAND_STATUS_OK;
+}
+
+static qsafp_command_status_t renew_put(qsafp_command_t *c, const uint8_t *p, size_t n)
+{
+    if (n < 9)
+        return QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    uint32_t off = get32(p), total = get32(p + 4);
+    size_t chunk = n - 8;
+    if (off == 0) {
+        c->put_have = 0;
+        c->put_total = total;
+    }
+    if (!total || total > sizeof c->put || total != c->put_total || off != c->put_have || chunk > total - off)
+        return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
+    memcpy(c->put + off, p + 8, chunk);
+    c->put_have = off + (uint32_t)chunk;
+    return QSAFP_COMMAND_STATUS_OK;
+}
+
+static qsafp_command_status_t renew_finish(qsafp_command_t *c)
+{
+    if (!c->put_total || c->put_have != c->put_total)
+        return QSAFP_COMMAND_STATUS_INCOMPLETE;
+    uint32_t len = c->put_have;
+    c->put_have = c->put_total = 0;
+    int err = qsafp_put(c->q, c->put, len);
+    put(c, (uint64_t)-err, 1);
+    return err ? QSAFP_COMMAND_STATUS_REFUSED : QSAFP_COMMAND_STATUS_OK;
+}
+
+static qsafp_command_status_t op_renew(qsafp_command_t *c, const uint8_t *p, size_t n)
+{
+    if (n < 1)
+        return QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    switch (p[0]) {
+    case RENEW_BEGIN:
+        return n == 1 ? renew_begin(c) : QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    case RENEW_READ:
+        return renew_read(c, p + 1, n - 1);
+    case RENEW_PUT:
+        return renew_put(c, p + 1, n - 1);
+    case RENEW_FINISH:
+        return n == 1 ? renew_finish(c) : QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    default:
+        return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
+    }
+}
+
+/* start u64, count u16 -> next u64 and up to three records: a fourth leaves no room for the header. */
+static qsafp_command_status_t op_read_log(qsafp_command_t *c, const uint8_t *p, size_t n)
+{
+    uint8_t rec[QSAFP_RECORD_BYTES];
+    if (n != 10)
+        return QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    uint64_t start = get64(p);
+    unsigned count = get16(p + 8) < 3 ? get16(p + 8) : 3;
+    if (start < c->q->log.first)
+        start = c->q->log.first;
+    put(c, c->q->log.next, 8);
+    for (unsigned i = 0; i < count && start + i < c->q->log.next; i++) {
+        if (qsafp_audit_read(&c->q->log, start + i, rec))
+            return QSAFP_COMMAND_STATUS_STORE_FAILED;
+        put_bytes(c, rec, sizeof rec);
+    }
+    return QSAFP_COMMAND_STATUS_OK;
+}
+
+/* Sent twice with the same bytes and tag within 1 s: a wire that glitches once stops nothing; always obeyed then. */
+static qsafp_command_status_t op_failsafe(qsafp_command_t *c, uint8_t tag, const uint8_t *p, size_t n)
+{
+    if (n != 4)
+        return QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    uint32_t reason = get32(p);
+    uint64_t now = port_now(c->q);
+    if (reason != QSAFP_REASON_MANUAL && reason != QSAFP_REASON_BUS && reason != QSAFP_REASON_ANOMALY)
+        return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
+    if (c->confirm_ns && c->confirm_tag == tag && c->confirm_reason == reason && now - c->confirm_ns <= 1000000000u) {
+        c->confirm_ns = 0;
+        qsafp_trip(c->q, (qsafp_reason_t)reason);
+        return qsafp_service(c->q) ? QSAFP_COMMAND_STATUS_STORE_FAILED : QSAFP_COMMAND_STATUS_OK;
+    }
+    c->confirm_ns = now;
+    c->confirm_tag = tag;
+    c->confirm_reason = reason;
+    return QSAFP_COMMAND_STATUS_CONFIRM;
+}
+
+/* event u16, reason u32, data <= 96: only what a workload may report (HW-9); marked as such. */
+static qsafp_command_status_t op_log_event(qsafp_command_t *c, const uint8_t *p, size_t n)
+{
+    if (n < 6 || n > 6 + 96)
+        return QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    uint16_t event = get16(p);
+    if (event != QSAFP_EVENT_INFERENCE_STARTED && event != QSAFP_EVENT_INFERENCE_COMPLETED && event != QSAFP_EVENT_ANOMALY &&
+        event != QSAFP_EVENT_WORKLOAD_REPORT)
+        return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
+    qsafp_record_t r = {.event = event, .flags = 8, .reason = get32(p + 2)};
+    memcpy(r.data, p + 6, n - 6);
+    return qsafp_note(c->q, &r) ? QSAFP_COMMAND_STATUS_STORE_FAILED : QSAFP_COMMAND_STATUS_OK;
+}
+
+static bool restricted_op(uint8_t op)
+{
+    return op == QSAFP_OPCODE_VERSION || op == QSAFP_OPCODE_STATUS || op == QSAFP_OPCODE_LOG_EVENT || op == QSAFP_OPCODE_WORKLOAD;
+}
+
+static qsafp_command_status_t dispatch(qsafp_command_t *c, const uint8_t *f, const uint8_t *p, size_t n)
+{
+    if (c->restricted && !restricted_op(f[1]))
+        return QSAFP_COMMAND_STATUS_NOT_ALLOWED;
+    switch (f[1]) {
+    case QSAFP_OPCODE_VERSION:
+        return n ? QSAFP_COMMAND_STATUS_BAD_LENGTH : op_version(c);
+    case QSAFP_OPCODE_STATUS:
+        return n ? QSAFP_COMMAND_STATUS_BAD_LENGTH : op_status(c);
+    case QSAFP_OPCODE_RENEW:
+        return op_renew(c, p, n);
+    case QSAFP_OPCODE_READ_LOG:
+        return op_read_log(c, p, n);
+    case QSAFP_OPCODE_FAILSAFE:
+        return op_failsafe(c, f[0], p, n);
+    case QSAFP_OPCODE_LOG_EVENT:
+        return op_log_event(c, p, n);
+    case QSAFP_OPCODE_WORKLOAD:
+        if (c->workload)
+            return (qsafp_command_status_t)c->workload(c, p, n);
+        return QSAFP_COMMAND_STATUS_BAD_OPCODE;
+    default:
+        return QSAFP_COMMAND_STATUS_BAD_OPCODE;
+    }
+}
+
+/* Only effects that must not happen twice come from the cache: the fail-safe is meant to be sent twice, reads are harmless. */
+static bool cached(const qsafp_command_t *c, const uint8_t *f, size_t len)
+{
+    bool once = len > 4 && ((f[1] == QSAFP_OPCODE_RENEW && f[4] >= RENEW_PUT) || f[1] == QSAFP_OPCODE_LOG_EVENT || f[1] == QSAFP_OPCODE_WORKLOAD);
+    return once && len == c->last_len && memcmp(f, c->last, len) == 0;
+}
+
+static qsafp_command_status_t check(const uint8_t *f, size_t len)
+{
+    if (len < HEAD + 2 || len > HEAD + QSAFP_FRAME_MAX + 2 || (size_t)get16(f + 2) + HEAD + 2 != len)
+        return QSAFP_COMMAND_STATUS_BAD_LENGTH;
+    return get16(f + len - 2) == qsafp_crc16(f, len - 2) ? QSAFP_COMMAND_STATUS_OK : QSAFP_COMMAND_STATUS_BAD_CRC;
+}
+
+void qsafp_command(qsafp_command_t *c, const uint8_t *f, size_t len)
+{
+    qsafp_command_status_t status = check(f, len);
+    if (status == QSAFP_COMMAND_STATUS_OK && cached(c, f, len))
+        return; /* out still holds the answer */
+    c->out_len = ANSWER_HEAD;
+    if (status == QSAFP_COMMAND_STATUS_OK) {
+        memcpy(c->last, f, len);
+        c->last_len = len;
+        status = dispatch(c, f, f + HEAD, len - HEAD - 2);
+    } else {
+        c->last_len = 0;
+    }
+    finish(c, len ? f[0] : 0, status);
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to the state machine: atomic words, and what its files share.
+ *
+ *   who writes what (docs/design.md draws it)
+ *     page->armed      qsafp_trip (any thread) closes; qsafp_put alone arms, by compare-and-swap
+ *     page->deadline   qsafp_tick alone
+ *     lease_end_ns     qsafp_put alone
+ *     latch            qsafp_trip raises; qsafp_put clears on release, before it arms
+ *
+ *   I1 open only while armed and the deadline lies ahead, inside the window
+ *   I2 armed only by m valid votes over bytes this guard proposed
+ *   I3 a fail-safe wins every race with a lease: armed ends as its generation
+ *   I4 LEASE_VALID is high only while status is VALID
+ *   I5 a latch is cleared only by a lease that answers its record
+ *   I6 a serial, head or signature leaves only after it is durable
+ *   I7 lease time counts from before the nonce is made
+ *   I8 the log that a request covers is durable when the request is signed */
+#ifndef QSAFP_CORE_H
+#define QSAFP_CORE_H
+
+#include <string.h>
+
+#include "qsafp.h"
+
+enum { UNTOLD_FAILSAFE = 1, UNTOLD_EXPIRED = 2 };
+
+#if defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_4)
+static inline uint32_t load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+static inline void store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }
+static inline uint32_t add32(uint32_t *p, uint32_t v) { return __atomic_add_fetch(p, v, __ATOMIC_SEQ_CST); }
+static inline uint32_t or32(uint32_t *p, uint32_t v) { return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST); }
+static inline uint32_t swap32(uint32_t *p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
+static inline bool cas32(uint32_t *p, uint32_t expect, uint32_t v)
+{
+    return __atomic_compare_exchange_n(p, &expect, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+#else /* PORTABILITY: ARMv6-M has no exclusive access; there the tick runs in the service loop, never beside it */
+static inline uint32_t load32(const uint32_t *p) { return *(const volatile uint32_t *)p; }
+static inline void store32(uint32_t *p, uint32_t v) { *(volatile uint32_t *)p = v; }
+static inline uint32_t add32(uint32_t *p, uint32_t v) { store32(p, load32(p) + v); return load32(p); }
+static inline uint32_t or32(uint32_t *p, uint32_t v) { uint32_t was = load32(p); store32(p, was | v); return was; }
+static inline uint32_t swap32(uint32_t *p, uint32_t v) { uint32_t was = load32(p); store32(p, v); return was; }
+static inline bool cas32(uint32_t *p, uint32_t expect, uint32_t v)
+{
+    if (load32(p) != expect)
+        return false;
+    store32(p, v);
+    return true;
+}
+#endif
+
+static inline uint64_t load64(const uint64_t *p) { return qsafp_gate_load(p); }
+static inline void store64(uint64_t *p, uint64_t v)
+{
+#if defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_8) || __SIZEOF_POINTER__ == 8
+    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+#else
+    *(volatile uint64_t *)p = v;
+#endif
+}
+
+static inline void port_lock(const qsafp_t *q) { if (q->port->lock) q->port->lock(q->ctx); }
+static inline void port_unlock(const qsafp_t *q) { if (q->port->unlock) q->port->unlock(q->ctx); }
+static inline void port_kick(const qsafp_t *q) { if (q->port->kick) q->port->kick(q->ctx); }
+static inline uint64_t port_now(const qsafp_t *q) { return q->port->now_ns(q->ctx); }
+
+/* lease.c */
+qsafp_status_t status_of(qsafp_t *q, uint64_t now, qsafp_phase_t *phase);
+QSAFP_MUST_USE int state_save(qsafp_t *q);
+QSAFP_MUST_USE int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidence[32]);
+/* request.c */
+bool pending_live(const qsafp_t *q, uint64_t now);
+/* failsafe.c: true if people must consent before `reason` is released (requirements note 12) */
+bool needs_people(uint32_t reason);
+
+#endif

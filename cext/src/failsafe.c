@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fail-safe: latch, drive, then tell (HW-12, architecture decision 10). */
+#include "core.h"
+
+bool needs_people(uint32_t reason)
+{
+    switch ((qsafp_reason_t)reason) {
+    case QSAFP_REASON_NONE:
+    case QSAFP_REASON_LEASE_EXPIRED:
+    case QSAFP_REASON_NETWORK_TIMEOUT:
+    case QSAFP_REASON_BUS:
+    case QSAFP_REASON_LOG_FULL:
+        return false;
+    case QSAFP_REASON_VALIDATOR_DENIED:
+    case QSAFP_REASON_ANOMALY:
+    case QSAFP_REASON_INVALID_SIGNATURES:
+    case QSAFP_REASON_MANUAL:
+    case QSAFP_REASON_TAMPER:
+        return true;
+    }
+    return true;
+}
+
+/* A repeat of the same or a weaker release class is only counted, so that nobody can hold up a release by repeating himself. */
+static bool raise_latch(qsafp_t *q, uint32_t reason)
+{
+    for (;;) {
+        uint32_t was = load32(&q->latch);
+        if (was != QSAFP_REASON_NONE && needs_people(reason) <= needs_people(was))
+            return false;
+        if (cas32(&q->latch, was, reason))
+            return true;
+    }
+}
+
+/* 1..0x00FFFFFF and round again: 0 means never armed, and no generation may read as QSAFP_ARMED. */
+static uint32_t next_generation(qsafp_t *q)
+{
+    uint32_t g = add32(&q->generation, 1);
+    if (g > 0x00FFFFFFu) {
+        g = 1;
+        store32(&q->generation, g);
+    }
+    return g;
+}
+
+void qsafp_trip(qsafp_t *q, qsafp_reason_t reason)
+{
+    bool raised = raise_latch(q, reason == QSAFP_REASON_NONE ? (uint32_t)QSAFP_REASON_ANOMALY : (uint32_t)reason);
+    if (raised)
+        store32(&q->page->armed, next_generation(q)); /* SAFETY: I3 after the latch, so that a release in flight fails its swap */
+    (void)q->port->set_lease_valid(q->ctx, 0);        /* refused writes are retried by every tick */
+    (void)q->port->set_failsafe(q->ctx, 1);
+    if (raised)
+        (void)or32(&q->untold, UNTOLD_FAILSAFE);
+    port_kick(q);
+}
+
+static int tell_expired(qsafp_t *q)
+{
+    return note(q, QSAFP_EVENT_LEASE_EXPIRED, QSAFP_REASON_LEASE_EXPIRED, 0);
+}
+
+static int tell_failsafe(qsafp_t *q)
+{
+    uint32_t reason = load32(&q->latch);
+    uint32_t generation = load32(&q->generation);
+    qsafp_record_t r = {.event = QSAFP_EVENT_FAILSAFE_TRIGGERED, .reason = reason, .serial = q->lease.serial};
+    r.data[0] = (uint8_t)generation;
+    r.data[1] = (uint8_t)(generation >> 8);
+    r.data[2] = (uint8_t)(generation >> 16);
+    memcpy(r.model, q->cfg.model, sizeof r.model);
+    q->log.reserve = false; /* the slot that was kept for this */
+    int err = qsafp_audit_append(&q->log, &r);
+    q->log.reserve = true;
+    if (err)
+        return err;
+    q->st.latch_seq = r.seq;
+    memcpy(q->st.latch_hash, r.hash, 32);
+    qsafp_record_encode(&r, q->failsafe_record);
+    q->st.latch = reason;
+    q->st.latch_boot = q->st.boot;
+    q->st.generation = generation;
+    err = q->port->log_sync(q->ctx);
+    return err ? err : state_save(q);
+}
+
+int qsafp_service(qsafp_t *q)
+{
+    uint32_t untold = swap32(&q->untold, 0);
+    int err = 0;
+    if (untold & UNTOLD_FAILSAFE) {
+        port_lock(q);
+        q->pending.active = false;
+        q->leased = false;
+        port_unlock(q);
+        err = tell_failsafe(q);
+        if (err)
+            (void)or32(&q->untold, UNTOLD_FAILSAFE); /* told again at the next call; the gate stays closed */
+    }
+    if (untold & UNTOLD_EXPIRED && tell_expired(q))
+        qsafp_trip(q, QSAFP_REASON_LOG_FULL);
+    return err;
+}
