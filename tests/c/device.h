@@ -22,11 +22,11 @@ typedef struct {
     uint8_t seed;
 } device_t;
 
-static int gate_call(device_t *d) { return ++d->calls == d->fail_at ? QSAFP_E_STORE : 0; }
-static uint64_t d_now(void *c) { return ((device_t *)c)->now_ns; }
-static uint64_t d_counter(void *c, uint64_t ns) { (void)c; return ns * 3; }
-static uint64_t d_wall(void *c) { return ((device_t *)c)->wall_ms; }
-static int d_entropy(void *c, uint8_t *b, size_t n)
+static inline int gate_call(device_t *d) { return ++d->calls == d->fail_at ? QSAFP_E_STORE : 0; }
+static inline uint64_t d_now(void *c) { return ((device_t *)c)->now_ns; }
+static inline uint64_t d_counter(void *c, uint64_t ns) { (void)c; return ns * 3; }
+static inline uint64_t d_wall(void *c) { return ((device_t *)c)->wall_ms; }
+static inline int d_entropy(void *c, uint8_t *b, size_t n)
 {
     device_t *d = c;
     if (gate_call(d))
@@ -35,7 +35,7 @@ static int d_entropy(void *c, uint8_t *b, size_t n)
         b[i] = (uint8_t)(d->seed++ * 37u + 11u);
     return 0;
 }
-static int d_mac(void *c, uint8_t out[32], const uint8_t *m, size_t n)
+static inline int d_mac(void *c, uint8_t out[32], const uint8_t *m, size_t n)
 {
     if (gate_call(c))
         return QSAFP_E_STORE;
@@ -43,31 +43,31 @@ static int d_mac(void *c, uint8_t out[32], const uint8_t *m, size_t n)
     return 0;
 }
 /* R = hash(key, message) with a canonical y, S = 1: passes the edge-case refusal, means nothing on the curve */
-static void toy_sign(uint8_t sig[64], const uint8_t pk[32], const uint8_t *m, size_t n)
+static inline void toy_sign(uint8_t sig[64], const uint8_t pk[32], const uint8_t *m, size_t n)
 {
     memset(sig, 0, 64);
     qsafp_hmac_sha256(sig, pk, 32, m, n);
     sig[31] &= 0x3F;
     sig[32] = 1;
 }
-static int d_sign(void *c, uint8_t sig[64], const uint8_t *m, size_t n)
+static inline int d_sign(void *c, uint8_t sig[64], const uint8_t *m, size_t n)
 {
     if (gate_call(c))
         return QSAFP_E_STORE;
     toy_sign(sig, (const uint8_t *)"device key device key device key", m, n);
     return 0;
 }
-static int d_verify(void *c, const uint8_t sig[64], const uint8_t pk[32], const uint8_t *m, size_t n)
+static inline int d_verify(void *c, const uint8_t sig[64], const uint8_t pk[32], const uint8_t *m, size_t n)
 {
     uint8_t want[64];
     (void)c;
     toy_sign(want, pk, m, n);
     return memcmp(sig, want, 64) ? QSAFP_E_BAD_SIGNATURE : 0;
 }
-static int d_valid(void *c, int v) { if (gate_call(c)) return QSAFP_E_STORE; ((device_t *)c)->valid = v; return 0; }
-static int d_failsafe(void *c, int v) { if (gate_call(c)) return QSAFP_E_STORE; ((device_t *)c)->failsafe = v; return 0; }
-static int d_req(void *c) { if (gate_call(c)) return QSAFP_E_STORE; ((device_t *)c)->req ^= 1; return 0; }
-static int d_read(void *c, uint32_t off, void *b, uint32_t n)
+static inline int d_valid(void *c, int v) { if (gate_call(c)) return QSAFP_E_STORE; ((device_t *)c)->valid = v; return 0; }
+static inline int d_failsafe(void *c, int v) { if (gate_call(c)) return QSAFP_E_STORE; ((device_t *)c)->failsafe = v; return 0; }
+static inline int d_req(void *c) { if (gate_call(c)) return QSAFP_E_STORE; ((device_t *)c)->req ^= 1; return 0; }
+static inline int d_read(void *c, uint32_t off, void *b, uint32_t n)
 {
     device_t *d = c;
     if (gate_call(d) || off + n > sizeof d->log)
@@ -75,7 +75,7 @@ static int d_read(void *c, uint32_t off, void *b, uint32_t n)
     memcpy(b, d->log + off, n);
     return 0;
 }
-static int d_prog(void *c, uint32_t off, const void *b, uint32_t n)
+static inline int d_prog(void *c, uint32_t off, const void *b, uint32_t n)
 {
     device_t *d = c;
     if (gate_call(d) || off + n > sizeof d->log)
@@ -83,7 +83,7 @@ static int d_prog(void *c, uint32_t off, const void *b, uint32_t n)
     memcpy(d->log + off, b, n);
     return 0;
 }
-static int d_erase(void *c, uint32_t s)
+static inline int d_erase(void *c, uint32_t s)
 {
     device_t *d = c;
     if (gate_call(d) || (s + 1) * 4096u > sizeof d->log)
@@ -91,9 +91,9 @@ static int d_erase(void *c, uint32_t s)
     memset(d->log + s * 4096u, 0xFF, 4096);
     return 0;
 }
-static int d_sync(void *c) { device_t *d = c; if (gate_call(d)) return QSAFP_E_STORE; d->syncs++; return 0; }
-static int d_evidence(void *c, const uint8_t h[32], const uint8_t *b, size_t n) { (void)h; (void)b; (void)n; return gate_call(c); }
-static int d_load(void *c, void *b, uint32_t n)
+static inline int d_sync(void *c) { device_t *d = c; if (gate_call(d)) return QSAFP_E_STORE; d->syncs++; return 0; }
+static inline int d_evidence(void *c, const uint8_t h[32], const uint8_t *b, size_t n) { (void)h; (void)b; (void)n; return gate_call(c); }
+static inline int d_load(void *c, void *b, uint32_t n)
 {
     device_t *d = c;
     if (!d->has_state || n != sizeof d->state)
@@ -101,7 +101,7 @@ static int d_load(void *c, void *b, uint32_t n)
     memcpy(b, d->state, n);
     return 0;
 }
-static int d_save(void *c, const void *b, uint32_t n)
+static inline int d_save(void *c, const void *b, uint32_t n)
 {
     device_t *d = c;
     if (gate_call(d) || n != sizeof d->state)
@@ -111,7 +111,7 @@ static int d_save(void *c, const void *b, uint32_t n)
     d->saves++;
     return 0;
 }
-static void d_kick(void *c) { ((device_t *)c)->kicks++; }
+static inline void d_kick(void *c) { ((device_t *)c)->kicks++; }
 
 static const qsafp_port_t PORT = {
     .now_ns = d_now, .counter_at = d_counter, .wall_ms = d_wall, .entropy = d_entropy, .nonce_mac = d_mac, .sign = d_sign,
@@ -125,7 +125,7 @@ static const qsafp_port_t PORT = {
 typedef struct { device_t d; qsafp_t q; qsafp_gate_page_t page; } bench_t;
 
 /* A host around the device's stores; call again over the same device for a reboot. */
-static void wire(bench_t *b)
+static inline void wire(bench_t *b)
 {
     memset(&b->q, 0, sizeof b->q);
     memset(&b->page, 0, sizeof b->page);
@@ -145,7 +145,7 @@ static void wire(bench_t *b)
     }
 }
 
-static bench_t *fresh(void)
+static inline bench_t *fresh(void)
 {
     bench_t *b = calloc(1, sizeof *b);
     assert(b);
@@ -164,7 +164,7 @@ static bench_t *fresh(void)
     return b;
 }
 
-static size_t protected_of(const qsafp_t *q, int i, uint8_t out[32])
+static inline size_t protected_of(const qsafp_t *q, int i, uint8_t out[32])
 {
     qsafp_cbor_w w = qsafp_cbor_writer(out, 32);
     qsafp_cbor_put(&w, QSAFP_CBOR_MAP, 2);
@@ -177,7 +177,7 @@ static size_t protected_of(const qsafp_t *q, int i, uint8_t out[32])
 
 typedef struct { const char *aad; bool sign1; const uint8_t *p; size_t n; } toy_t;
 
-static void vote(const qsafp_t *q, int i, const toy_t *t, uint8_t sig[64])
+static inline void vote(const qsafp_t *q, int i, const toy_t *t, uint8_t sig[64])
 {
     uint8_t prot[32], tbs[2048];
     size_t len, pl = protected_of(q, i, prot);
@@ -187,7 +187,7 @@ static void vote(const qsafp_t *q, int i, const toy_t *t, uint8_t sig[64])
 }
 
 /* The lease over the pending request, signed by the validators listed; those in `forge` sign badly. */
-static size_t lease_of(const qsafp_t *q, const int *who, size_t count, unsigned forge, uint8_t *out)
+static inline size_t lease_of(const qsafp_t *q, const int *who, size_t count, unsigned forge, uint8_t *out)
 {
     qsafp_cbor_w w = qsafp_cbor_writer(out, QSAFP_RESPONSE_MAX);
     toy_t t = {"qsafp/1/lease", false, q->pending.payload, q->pending.payload_len};
@@ -211,7 +211,7 @@ static size_t lease_of(const qsafp_t *q, const int *who, size_t count, unsigned 
     return (size_t)(w.p - out);
 }
 
-static size_t sign1_of(const qsafp_t *q, int i, const toy_t *t, uint8_t *out)
+static inline size_t sign1_of(const qsafp_t *q, int i, const toy_t *t, uint8_t *out)
 {
     uint8_t prot[32], sig[64];
     size_t pl = protected_of(q, i, prot);
@@ -226,7 +226,7 @@ static size_t sign1_of(const qsafp_t *q, int i, const toy_t *t, uint8_t *out)
     return (size_t)(w.p - out);
 }
 
-static size_t refusal_of(const qsafp_t *q, int i, const uint8_t hash[32], int code, uint8_t *out)
+static inline size_t refusal_of(const qsafp_t *q, int i, const uint8_t hash[32], int code, uint8_t *out)
 {
     uint8_t body[128];
     qsafp_cbor_w w = qsafp_cbor_writer(body, sizeof body);
@@ -246,7 +246,7 @@ static size_t refusal_of(const qsafp_t *q, int i, const uint8_t hash[32], int co
     return sign1_of(q, i, &t, out);
 }
 
-static size_t revocation_of(const qsafp_t *q, int i, uint64_t serial, uint8_t *out)
+static inline size_t revocation_of(const qsafp_t *q, int i, uint64_t serial, uint8_t *out)
 {
     uint8_t body[160];
     qsafp_cbor_w w = qsafp_cbor_writer(body, sizeof body);
@@ -267,10 +267,10 @@ static size_t revocation_of(const qsafp_t *q, int i, uint64_t serial, uint8_t *o
     return sign1_of(q, i, &t, out);
 }
 
-static bool open_now(bench_t *b) { return qsafp_gate_check_ns(&b->page, b->d.now_ns); }
+static inline bool open_now(bench_t *b) { return qsafp_gate_check_ns(&b->page, b->d.now_ns); }
 
 /* Obtain a lease from validators 0..3 and tick once: the gate is open and the line high. */
-static int obtain(bench_t *b)
+static inline int obtain(bench_t *b)
 {
     static const int who[M] = {0, 1, 2, 3};
     uint8_t token[QSAFP_RESPONSE_MAX];
