@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+PY := .venv/bin/python
+EXT_IN := $(wildcard setup.py qsafp_embedded/*.pyx qsafp_embedded/*.pxd cext/include/*.h cext/src/*.[ch] board_ports/linux/*.[ch])
+PYTESTS := $(wildcard tests/python) tests/rules
+
+BENCH := $(wildcard tests/bench/run.py)
+DEMO := $(wildcard examples/demo.py)
+ABSENT := $(if $(BENCH),,bench) $(if $(DEMO),,demo) none
+
+.PHONY: help setup lint test test-c cross pytest clean
+
+help: ## list the targets
+	@awk -F ':.*## ' 'index(" $(ABSENT) ", " " $$1 " ") {next} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: build/ext.stamp ## make .venv and build the extension in place
+
+build/venv.stamp: pyproject.toml tools/bootstrap.sh
+	@mkdir -p build
+	tools/bootstrap.sh setup
+	@touch $@
+
+# Compiling only when there is a binding; the list of inputs is an input too, so that a deleted file rebuilds.
+build/ext.stamp: build/venv.stamp $(EXT_IN) build/inputs.txt
+	QSAFP_WERROR=1 $(PY) setup.py -q build_ext --inplace
+	@touch $@
+
+build/inputs.txt: FORCE
+	@mkdir -p build
+	@printf '%s\n' $(sort $(EXT_IN)) | cmp -s - $@ || printf '%s\n' $(sort $(EXT_IN)) > $@
+
+.PHONY: FORCE
+FORCE:
+
+lint: setup ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+test-c: setup ## every tests/c/test_*.c under ASan and UBSan
+	$(PY) tools/check_c.py test
+
+cross: setup ## the core on five targets and two compilers; size budget
+	tools/bootstrap.sh cross
+	$(PY) tools/check_c.py cross
+
+pytest: setup ## tests/python and tests/rules
+	$(PY) -m pytest $(PYTESTS)
+
+test: setup ## all of it: C tests, cross checks and budget, lint, Python tests, rules
+	$(PY) tools/tables.py --check
+	$(MAKE) --no-print-directory test-c
+	$(MAKE) --no-print-directory cross
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory pytest
+	@echo "make test: all passed"
+
+ifneq ($(BENCH),)
+.PHONY: bench
+bench: setup ## measure every figure
+	$(PY) $(BENCH)
+endif
+
+ifneq ($(DEMO),)
+.PHONY: demo
+demo: setup ## six validators, a guard, a model: the whole story (SUITE=hybrid too)
+	$(PY) $(DEMO) $(if $(SUITE),--suite $(SUITE))
+endif
+
+clean: ## remove what was built, not .venv
+	rm -rf build dist *.egg-info qsafp_embedded/_core.c qsafp_embedded/*.so

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build qsafp_embedded._core from the binding, the core and the Linux port.
+
+QSAFP_WERROR=1 (set by make) turns warnings in our own C into errors; a user's newer compiler must not stop an installation.
+"""
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).resolve().parent
+BINDING = "qsafp_embedded/_core.pyx"
+OURS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes", "-Wundef"]
+WERROR = ["-Werror"] if os.environ.get("QSAFP_WERROR") == "1" else []
+
+
+class BuildExt(build_ext):
+    """Strict warnings for what we wrote, none of them for what Cython generated."""
+
+    def build_extensions(self):
+        """Compile each source with the flags of its origin."""
+        plain = self.compiler._compile
+
+        def compile_one(obj, src, ext, cc_args, extra_postargs, pp_opts):
+            ours = Path(src).parts[0] in ("cext", "board_ports")
+            plain(obj, src, ext, cc_args, [*extra_postargs, *(OURS + WERROR if ours else [])], pp_opts)
+
+        self.compiler._compile = compile_one
+        super().build_extensions()
+
+
+def listed(folder, pattern):
+    """Matching files, as sorted relative paths."""
+    return sorted(str(p) for p in Path(folder).glob(pattern))
+
+
+def extensions():
+    """The one extension; none while the binding does not exist."""
+    os.chdir(HERE)
+    if not Path(BINDING).exists():
+        return []
+    from Cython.Build import cythonize
+
+    folders = ["cext/include", "cext/src", "board_ports/linux"]
+    core = Extension(
+        "qsafp_embedded._core",
+        [BINDING, *listed("cext/src", "*.c"), *listed("board_ports/linux", "*.c")],
+        include_dirs=[f for f in folders if Path(f).is_dir()],
+        depends=[h for f in folders for h in listed(f, "*.h")],
+        extra_compile_args=["-O2", "-std=c11", "-pthread", "-fvisibility=hidden"],
+        extra_link_args=["-pthread"],
+    )
+    return cythonize([core], language_level=3, include_path=["."])
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Prepare this clone.  bootstrap.sh setup: what building needs, then .venv.  bootstrap.sh cross: the optional compilers of `make test`.
+# As root on Debian it installs what is missing; otherwise it prints the one line that does, and setup stops.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Capabilities, not package names: python3 need not be Debian's.
+missing_for_setup() {
+    have make || echo make
+    have gcc || echo gcc
+    echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
+    have "$PYTHON" || { echo python3; echo python3-venv; echo python3-dev; return; }
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    "$PYTHON" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' 2>/dev/null || echo python3-dev
+}
+
+missing_for_cross() {
+    have clang-14 || echo clang-14
+    have arm-none-eabi-gcc || echo gcc-arm-none-eabi
+    have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
+    have riscv64-linux-gnu-gcc || echo gcc-riscv64-linux-gnu
+}
+
+install() {
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+setup() {
+    local missing
+    missing=$(missing_for_setup | sort -u | tr '\n' ' ')
+    if [ -n "$missing" ]; then
+        if [ "$(id -u)" -eq 0 ] && have apt-get; then
+            # shellcheck disable=SC2086
+            install $missing
+            missing=$(missing_for_setup | sort -u | tr '\n' ' ')
+            [ -z "$missing" ] || { echo "still missing for $("$PYTHON" -c 'import sys; print(sys.executable)'): $missing" >&2; exit 1; }
+        else
+            echo "Missing: $missing. Run this, then make again:" >&2
+            echo "  sudo apt-get install -y --no-install-recommends $missing" >&2
+            exit 1
+        fi
+    fi
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; PYTHON= names another one." >&2; exit 1; }
+    [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check 'setuptools>=77' 'cython>=3.1' wheel
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[agent,validator,demo,test,bench,dev]'
+}
+
+cross() {
+    local missing
+    missing=$(missing_for_cross | tr '\n' ' ')
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" -eq 0 ] && have apt-get; then
+        # shellcheck disable=SC2086
+        install $missing || echo "not installed: $missing; their checks are skipped and counted" >&2
+    else
+        echo "optional: sudo apt-get install -y --no-install-recommends $missing" >&2
+    fi
+}
+
+case "${1:-setup}" in
+setup) setup ;;
+cross) cross ;;
+*) echo "usage: $0 setup|cross" >&2; exit 2 ;;
+esac
