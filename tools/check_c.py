@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check the C core: ``test`` runs tests/c under the sanitizers, ``cross`` compiles cext/src for every target and holds its budgets.
+
+A test is a program that prints ``name: N passed, M failed`` and exits non-zero on failure.  A compiler that is not
+installed is a skip, counted and named; nothing else is skipped.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+WARN = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes", "-Wundef", "-Werror"]
+INCLUDE = ["-Icext/include", "-Icext/src"]
+SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+CRYPTO = ("sha*", "mldsa*", "keccak*", "ed25519*")
+BUDGET_BYTES = 14 * 1024  # core without crypto, Thumb-2 text at -Os
+RESULT = re.compile(r"^(?P<name>\S+): (?P<passed>\d+) passed, (?P<failed>\d+) failed$", re.M)
+TIMEOUT_S = 300
+SHOWN_LINES = 30
+
+
+@dataclass(frozen=True)
+class Target:
+    """One architecture: its compiler with flags, and the name prefix of its binutils."""
+
+    name: str
+    cc: tuple[str, ...]
+    tools: str
+    thumb2: bool = False
+
+
+TARGETS = (
+    Target("cortex-m0plus", ("arm-none-eabi-gcc", "-mcpu=cortex-m0plus", "-mthumb"), "arm-none-eabi-"),
+    Target("armv7-a", ("arm-none-eabi-gcc", "-march=armv7-a", "-mthumb", "-mfloat-abi=soft"), "arm-none-eabi-", thumb2=True),
+    Target("aarch64", ("aarch64-linux-gnu-gcc", "-mno-outline-atomics", "-fno-pic"), "aarch64-linux-gnu-"),
+    Target("rv64imac", ("riscv64-linux-gnu-gcc", "-march=rv64imac", "-mabi=lp64", "-mcmodel=medany"), "riscv64-linux-gnu-"),
+    Target("x86-64", ("gcc", "-m64", "-fno-pic", "-no-pie"), ""),
+    Target("x86-64 clang", ("clang-14", "--target=x86_64-linux-gnu", "-fno-pic"), ""),
+)
+
+
+class CheckFailedError(Exception):
+    """A compiler, a test or a budget said no; the message is what it said."""
+
+
+def run(cmd: Iterable[str | Path], *, env: dict[str, str] | None = None) -> str:
+    """Run and return what was printed; raise CheckFailedError with that text on a non-zero exit or after TIMEOUT_S seconds."""
+    argv = [str(c) for c in cmd]
+    try:
+        done = subprocess.run(argv, cwd=ROOT, text=True, errors="replace", capture_output=True, timeout=TIMEOUT_S, env=env)
+    except subprocess.TimeoutExpired as late:
+        raise CheckFailedError(f"{' '.join(argv)}\nno end within {TIMEOUT_S} s") from late
+    if done.returncode:
+        raise CheckFailedError(f"{' '.join(argv)}\n{done.stdout}{done.stderr}exit {done.returncode}")
+    return done.stdout
+
+
+def sources() -> list[Path]:
+    """The core's C files, relative to the root."""
+    found = sorted(p.relative_to(ROOT) for p in (ROOT / "cext/src").glob("*.c"))
+    if not found:
+        raise CheckFailedError("cext/src holds no C file")
+    return found
+
+
+def newest_header() -> float:
+    """Modification time of the youngest header, of this file included: an older object is rebuilt."""
+    headers = [*ROOT.glob("cext/**/*.h"), *ROOT.glob("tests/c/*.h"), *ROOT.glob("tools/freestanding/*.h"), Path(__file__)]
+    return max(h.stat().st_mtime for h in headers)
+
+
+def compile_to(cc: Iterable[str], src: Path, obj: Path, headers: float) -> Path:
+    """Compile one file unless the object is younger than all it came from."""
+    if not obj.exists() or obj.stat().st_mtime <= max((ROOT / src).stat().st_mtime, headers):
+        obj.parent.mkdir(parents=True, exist_ok=True)
+        run([*cc, *WARN, *INCLUDE, "-c", src, "-o", obj])
+    return obj
+
+
+class Outcome(NamedTuple):
+    """What one job gave: a value, or the text of its failure."""
+
+    name: str
+    value: object
+    error: str
+
+
+def two_at_a_time(jobs: dict[str, Callable[[], object]]) -> list[Outcome]:
+    """Run the jobs, two at once, keeping their order; a failure stops none of the others."""
+
+    def one(item: tuple[str, Callable[[], object]]) -> Outcome:
+        try:
+            return Outcome(item[0], item[1](), "")
+        except CheckFailedError as no:
+            return Outcome(item[0], None, str(no))
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(one, jobs.items()))
+
+
+def report(outcomes: list[Outcome]) -> int:
+    """Print the failures; return how many."""
+    bad = [o for o in outcomes if o.error]
+    for o in bad:
+        lines = o.error.splitlines()
+        left = [f"({len(lines) - SHOWN_LINES} lines left out)"] if len(lines) > SHOWN_LINES else []
+        print("\n".join([f"FAIL {o.name}", *left, *lines[-SHOWN_LINES:]]))
+    return len(bad)
+
+
+def sanitized_objects(headers: float) -> list[Path]:
+    """The core compiled once for all tests."""
+    cc = ["gcc", *SANITIZE]
+    jobs: dict[str, Callable[[], object]] = {
+        str(src): lambda src=src: compile_to(cc, src, ROOT / "build/c/asan" / f"{src.stem}.o", headers)  # type: ignore[misc]
+        for src in sources()
+    }
+    outcomes = two_at_a_time(jobs)
+    if report(outcomes):
+        raise CheckFailedError("the core does not compile")
+    return [o.value for o in outcomes if isinstance(o.value, Path)]
+
+
+def run_test(src: Path, core: list[Path], headers: float) -> tuple[int, str]:
+    """Build and run one test program; return how many checks passed, and its line."""
+    obj = compile_to(["gcc", *SANITIZE], src, ROOT / "build/c/asan" / f"{src.stem}.o", headers)
+    exe = obj.with_suffix("")
+    run(["gcc", *SANITIZE, "-pthread", obj, *core, "-o", exe])
+    out = run([exe], env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"})
+    lines = list(RESULT.finditer(out))
+    if len(lines) != 1 or lines[0]["failed"] != "0" or lines[0]["passed"] == "0" or lines[0]["name"] != src.stem:
+        raise CheckFailedError(f"{out}wanted one line `{src.stem}: N passed, 0 failed` with N > 0")
+    return int(lines[0]["passed"]), lines[0][0]
+
+
+def test() -> int:
+    """Run every tests/c/test_*.c; return the number of failed programs."""
+    headers = newest_header()
+    tests = sorted(p.relative_to(ROOT) for p in (ROOT / "tests/c").glob("test_*.c"))
+    if not tests:
+        raise CheckFailedError("tests/c holds no test_*.c")
+    core = sanitized_objects(headers)
+    outcomes = two_at_a_time({str(t): lambda t=t: run_test(t, core, headers) for t in tests})  # type: ignore[misc]
+    bad = report(outcomes)
+    good = [o.value for o in outcomes if isinstance(o.value, tuple)]
+    for _, line in good:
+        print(line)
+    print(f"C tests: {len(good)} programs passed, {bad} failed; {sum(n for n, _ in good)} checks passed (ASan, UBSan)")
+    return bad
+
+
+def section_sizes(target: Target, objects: list[Path]) -> tuple[int, int, int]:
+    """Bytes of text (read-only data included), data and bss of some objects together."""
+    rows = [line.split() for line in run([target.tools + "size", *objects]).splitlines()[1:]]
+    text, data, bss = (sum(int(r[i]) for r in rows) for i in range(3))
+    return text, data, bss
+
+
+def foreign_symbols(target: Target, objects: list[Path], folder: Path) -> list[str]:
+    """What the core asks of its host beyond mem* and the compiler's own arithmetic."""
+    whole = folder / "whole.o"
+    run([*target.cc, "-nostdlib", "-r", *objects, "-lgcc", "-o", whole])
+    names = {line.split()[-1] for line in run([target.tools + "nm", "-u", whole]).splitlines() if line.strip()}
+    return sorted(n for n in names if not re.fullmatch(r"mem(cpy|move|set|cmp)", n))
+
+
+def check_target(target: Target, headers: float) -> str:
+    """Compile the core for one target and hold it to its promises; return the line to print."""
+    folder = ROOT / "build/c" / target.name.replace(" ", "-")
+    cc = [*target.cc, "-Os", "-ffreestanding", "-isystem", "tools/freestanding"]
+    objects = [compile_to(cc, src, folder / f"{src.stem}.o", headers) for src in sources()]
+    text, data, bss = section_sizes(target, objects)
+    plain = [o for o in objects if not any(fnmatch.fnmatch(o.name, pattern) for pattern in CRYPTO)]
+    core_text = section_sizes(target, plain)[0]
+    line = f"{target.name}: text {text} B, without crypto {core_text} B, data {data}, bss {bss}"
+    if data or bss:
+        raise CheckFailedError(f"{line}\nthe core holds no writable globals")
+    foreign = foreign_symbols(target, objects, folder)
+    if foreign:
+        raise CheckFailedError(f"{line}\nundefined beyond mem*: {', '.join(foreign)}")
+    if target.thumb2 and core_text > BUDGET_BYTES:
+        raise CheckFailedError(f"{line}\nover the Thumb-2 budget of {BUDGET_BYTES} B by {core_text - BUDGET_BYTES} B")
+    return line
+
+
+def cross() -> int:
+    """Check every target whose compiler is installed; return the number that failed."""
+    headers = newest_header()
+    absent = [t for t in TARGETS if not shutil.which(t.cc[0])]
+    outcomes = two_at_a_time({t.name: lambda t=t: check_target(t, headers) for t in TARGETS if t not in absent})  # type: ignore[misc]
+    bad = report(outcomes)
+    for o in outcomes:
+        if not o.error:
+            print(o.value)
+    for t in absent:
+        print(f"SKIP {t.name}: {t.cc[0]} is not installed")
+    print(f"cross checks: {len(outcomes) - bad} passed, {bad} failed, {len(absent)} skipped")
+    return bad
+
+
+def main(argv: list[str]) -> int:
+    """Run the named check; 0 only if all of it held."""
+    checks = {"test": test, "cross": cross}
+    if len(argv) != 1 or argv[0] not in checks:
+        print("usage: check_c.py test|cross", file=sys.stderr)
+        return 2
+    try:
+        return 1 if checks[argv[0]]() else 0
+    except CheckFailedError as no:
+        print(f"FAIL {no}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
