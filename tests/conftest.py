@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all Python tests share: the root, the vectors, and property tests that give the same answer twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of wire vectors, which C, Python and firmware read alike."""
+    return ROOT / "tests/vectors"
