@@ -117,6 +117,7 @@ QSAFP_MUST_USE int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32]);    
 /* Compact range [old, new): the left-to-right roots of the maximal perfect subtrees that, appended to the peaks of [0, old), give [0, new).
  * leaf(ctx, index, out) yields leaf hashes still on hand. */
 typedef int (*qsafp_leaf_fn)(void *ctx, uint64_t index, uint8_t out[32]);
+typedef struct { qsafp_leaf_fn leaf; void *ctx; } qsafp_tree_source_t;
 typedef struct { uint64_t from, to; uint8_t count; uint8_t hash[2 * QSAFP_PEAKS_MAX][32]; } qsafp_range_t;
 QSAFP_MUST_USE int qsafp_tree_range(qsafp_range_t *r, qsafp_leaf_fn leaf, void *ctx);      /* from, to given; fills count, hash */
 QSAFP_MUST_USE int qsafp_tree_extend(qsafp_tree_t *t, const qsafp_range_t *r);             /* verifier side: t.size must equal r.from */
@@ -136,12 +137,12 @@ typedef struct {
     uint32_t slots, boot;                   /* ring size, multiple of 16; boot counter stamped into records */
     uint64_t first, next;                   /* live sequences [first, next) */
     uint8_t head[32], log_id[32];           /* hash of next - 1; hash of record 0 */
-    uint64_t erased_upto;                   /* sequences below this may be programmed without an erase */
+    uint64_t erased_upto;                   /* sequences below this may be programmed; at least one whole sector ahead */
     qsafp_tree_t tree;                      /* lazily extended, over [0, tree.size) */
     bool failed;                            /* a write failed: nothing more is accepted until recovered */
-    bool reserve;                           /* keep one slot for the fail-safe record */
+    bool reserve;                           /* set but while the fail-safe record is written: it may use the kept sector */
 } qsafp_audit_t;
-/* Recover from the store: finds the ring, checks the chain, drops only a torn tail.  -CORRUPT names the slot in *bad. */
+/* Recover from the store.  The caller presets slots, and from its durable state tree and log_id (zero if none).  Finds the ring, checks the chain, drops only a torn tail.  -CORRUPT names the slot in *bad. */
 QSAFP_MUST_USE int qsafp_audit_recover(qsafp_audit_t *a, uint32_t *bad);
 QSAFP_MUST_USE int qsafp_audit_create(qsafp_audit_t *a);                     /* writes record 0; the store must be blank */
 /* Fill event, reason, serial, model, evidence, data of `r`; append sets the rest and programs the store.  Not durable before log_sync. */
@@ -166,6 +167,7 @@ typedef struct {
 typedef struct {
     uint32_t magic, version, boot, generation;  /* "QST1", 1 */
     uint64_t serial, epoch;
+    uint8_t log_id[32];
     uint32_t latch, latch_boot;                 /* reason, 0 none */
     uint64_t latch_seq; uint8_t latch_hash[32]; /* the fail-safe record a release must answer */
     qsafp_tree_t tree, lease_tree;              /* as of the last save; at the previous lease */

@@ -14,6 +14,7 @@ int state_save(qsafp_t *q)
     q->st.magic = STATE_MAGIC;
     q->st.version = 1;
     q->st.tree = q->log.tree;
+    memcpy(q->st.log_id, q->log.log_id, 32);
     state_check(&q->st, q->st.check);
     return q->port->state_save(q->ctx, &q->st, sizeof q->st);
 }
@@ -119,6 +120,7 @@ int qsafp_init(qsafp_t *q)
     q->log.port = q->port;
     q->log.ctx = q->ctx;
     q->log.tree = q->st.tree;
+    memcpy(q->log.log_id, q->st.log_id, 32);
     q->log.reserve = true;
     err = qsafp_audit_recover(&q->log, &bad);
     if (err)

@@ -14,7 +14,7 @@
 enum { N = 6, M = 4 };
 
 typedef struct {
-    uint64_t now_ns, wall_ms;
+    uint64_t now_ns, wall_ms, entropy_takes_ns;
     int valid, failsafe, req, syncs, saves, kicks;
     int calls, fail_at;               /* every fallible call counts; call number fail_at fails */
     uint8_t log[QSAFP_LOG_SLOTS * 256], state[sizeof(qsafp_state_t)];
@@ -31,6 +31,7 @@ static inline int d_entropy(void *c, uint8_t *b, size_t n)
     device_t *d = c;
     if (gate_call(d))
         return QSAFP_E_ENTROPY;
+    d->now_ns += d->entropy_takes_ns;
     for (size_t i = 0; i < n; i++)
         b[i] = (uint8_t)(d->seed++ * 37u + 11u);
     return 0;

@@ -168,8 +168,17 @@ static void request_and_lease_fit_their_sizes(void)
     free(b);
 }
 
+static void I7_lease_time_counts_from_before_the_nonce(void)
+{
+    bench_t *b = fresh();
+    b->d.entropy_takes_ns = 7 * S;
+    CHECK(obtain(b) == 0 && info(b).remaining_ns == 53 * S);
+    free(b);
+}
+
 int main(void)
 {
+    I7_lease_time_counts_from_before_the_nonce();
     I1_gate_opens_with_a_lease_and_closes_at_its_end();
     renewal_extends_and_grace_resumes();
     I4_stale_guard_closes_the_gate();

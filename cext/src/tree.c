@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* RFC 9162 Merkle tree as a compact range: the peaks of [0, size), left to right (decision 9). */
+#include <string.h>
+
+#include "qsafp.h"
+
+static unsigned peaks(uint64_t size)
+{
+    unsigned n = 0;
+    for (; size; size &= size - 1)
+        n++;
+    return n;
+}
+
+static void node(uint8_t out[32], const uint8_t left[32], const uint8_t right[32])
+{
+    uint8_t m[65] = {0x01};
+    memcpy(m + 1, left, 32);
+    memcpy(m + 33, right, 32);
+    qsafp_sha256(out, m, sizeof m);
+}
+
+void qsafp_tree_leaf(uint8_t out[32], const uint8_t record_hash[32])
+{
+    uint8_t m[33] = {0x00};
+    memcpy(m + 1, record_hash, 32);
+    qsafp_sha256(out, m, sizeof m);
+}
+
+/* Appends a perfect subtree of 2^level leaves, merging equal neighbours; size must be a multiple of 2^level. */
+static int push(qsafp_tree_t *t, const uint8_t hash[32], unsigned level)
+{
+    uint8_t h[32];
+    unsigned had = peaks(t->size), n = had;
+    if (t->size >> 32 || level > 31 || t->size & (((uint64_t)1 << level) - 1))
+        return QSAFP_E_RANGE;
+    memcpy(h, hash, 32);
+    for (uint64_t s = t->size >> level; s & 1; s >>= 1)
+        node(h, t->peak[--n], h);
+    memset(t->peak[n], 0, (size_t)(had - n) * 32); /* what was merged leaves nothing: equal trees are equal bytes */
+    memcpy(t->peak[n], h, 32);
+    t->size += (uint64_t)1 << level;
+    return 0;
+}
+
+int qsafp_tree_append(qsafp_tree_t *t, const uint8_t leaf[32])
+{
+    return push(t, leaf, 0);
+}
+
+int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32])
+{
+    unsigned n = peaks(t->size);
+    if (!n)
+        qsafp_sha256(root, "", 0);
+    else
+        memcpy(root, t->peak[--n], 32);
+    while (n)
+        node(root, t->peak[--n], root);
+    return 0;
+}
+
+/* The level of the largest perfect subtree that starts at `at` and ends at or before `to`. */
+static unsigned level_at(uint64_t at, uint64_t to)
+{
+    unsigned k = 0;
+    while (k < 31 && !(at & (((uint64_t)2 << k) - 1)) && at + ((uint64_t)2 << k) <= to)
+        k++;
+    return k;
+}
+
+static int subtree(uint8_t out[32], uint64_t at, unsigned level, const qsafp_tree_source_t *src)
+{
+    qsafp_tree_t t = {0};
+    uint8_t leaf[32];
+    for (uint64_t i = 0; i < (uint64_t)1 << level; i++) {
+        int err = src->leaf(src->ctx, at + i, leaf);
+        if (!err)
+            err = push(&t, leaf, 0);
+        if (err)
+            return err;
+    }
+    memcpy(out, t.peak[0], 32);
+    return 0;
+}
+
+int qsafp_tree_range(qsafp_range_t *r, qsafp_leaf_fn leaf, void *ctx)
+{
+    const qsafp_tree_source_t src = {leaf, ctx};
+    r->count = 0;
+    if (r->from > r->to)
+        return QSAFP_E_RANGE;
+    for (uint64_t at = r->from; at < r->to;) {
+        unsigned k = level_at(at, r->to);
+        int err = subtree(r->hash[r->count++], at, k, &src);
+        if (err)
+            return err;
+        at += (uint64_t)1 << k;
+    }
+    return 0;
+}
+
+int qsafp_tree_extend(qsafp_tree_t *t, const qsafp_range_t *r)
+{
+    qsafp_tree_t next = *t;
+    unsigned used = 0;
+    if (t->size != r->from || r->from > r->to || r->to >> 32)
+        return QSAFP_E_RANGE;
+    while (next.size < r->to) {
+        unsigned k = level_at(next.size, r->to);
+        if (used == r->count)
+            return QSAFP_E_TOO_FEW;
+        int err = push(&next, r->hash[used++], k);
+        if (err)
+            return err;
+    }
+    if (used != r->count)
+        return QSAFP_E_TRAILING;
+    *t = next;
+    return 0;
+}
