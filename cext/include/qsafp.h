@@ -24,6 +24,7 @@ enum {
     QSAFP_LOG_SLOTS = 1040,
     QSAFP_REQUEST_MAX = 1024,     /* COSE_Sign1 request; 512 with Ed25519 in practice, a test holds it */
     QSAFP_PAYLOAD_MAX = 448,      /* lease claims */
+    QSAFP_SET_MAX = 65536,
     QSAFP_RESPONSE_MAX = 16384,   /* one lease, refusal or revocation (HW-3: response buffer) */
     QSAFP_PEAKS_MAX = 32,         /* roots of a compact range */
     QSAFP_FRAME_MAX = 1024,
@@ -105,8 +106,10 @@ typedef struct {
 /* Set document: COSE_Sign by set keys (Ed25519) over the map
  * {1: set id bstr16, 2: epoch, 3: m, 4: [validator...], 5: suite, 6: LAB bool, 7: [k, [set key bstr32...]], 8: {1: max duration ms}}
  * validator = [index uint, [endpoint tstr <= 4], [SPKI SHA-256 bstr32...], ed25519 bstr32 / null, mldsa65 bstr1952 / null].
- * Verifies k signatures of the document's own keys, and of `old`'s keys and epoch + 1 when old is not 0.  `doc` must outlive `out`. */
-QSAFP_MUST_USE int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_port_t *port, void *ctx);
+ * Verifies k signatures of the document's own keys, and of `old`'s keys and epoch + 1 when old is not 0.  `doc` must outlive `out`.
+ * scratch: room for the Sig_structure, 64 bytes more than the document. */
+typedef struct { const qsafp_port_t *port; void *ctx; uint8_t *scratch; size_t cap; } qsafp_set_io_t;
+QSAFP_MUST_USE int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_set_io_t *io);
 
 /* ---- tree.c: RFC 9162 Merkle tree over record hashes ---- */
 

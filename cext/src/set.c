@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pinned validator set: COSE_Sign by the set keys, k of the old document's and k of the new one's (docs/formats.md). */
+#include <string.h>
+
+#include "qsafp.h"
+#include "qsafp_ed25519_edge.h"
+
+enum { ENDPOINTS_MAX = 4, PINS_MAX = 4, SET_KEYS_MAX = 4, MLDSA65_PK = 1952 };
+
+static void want(qsafp_cbor_r *r, bool ok)
+{
+    if (!ok && !r->err)
+        r->err = QSAFP_E_MALFORMED;
+}
+
+static void key(qsafp_cbor_r *r, qsafp_bytes *prev, int64_t expect)
+{
+    want(r, qsafp_cbor_key(r, prev) == expect);
+}
+
+static uint64_t count_upto(qsafp_cbor_r *r, uint64_t max)
+{
+    uint64_t n = qsafp_cbor_head(r, QSAFP_CBOR_ARRAY);
+    want(r, n <= max);
+    return r->err ? 0 : n;
+}
+
+static void kid_of(uint8_t kid[8], const uint8_t *pk, size_t len)
+{
+    uint8_t h[32];
+    qsafp_sha256(h, pk, len);
+    memcpy(kid, h, 8);
+}
+
+/* [index, [endpoint], [SPKI hash], ed25519 / null, mldsa65 / null] */
+static void get_validator(qsafp_cbor_r *r, qsafp_validator_t *v, uint64_t index, unsigned suite)
+{
+    want(r, qsafp_cbor_head(r, QSAFP_CBOR_ARRAY) == 5 && qsafp_cbor_head(r, QSAFP_CBOR_UINT) == index);
+    for (uint64_t n = count_upto(r, ENDPOINTS_MAX); n; n--)
+        (void)qsafp_cbor_tstr(r);
+    for (uint64_t n = count_upto(r, PINS_MAX); n; n--)
+        want(r, qsafp_cbor_bstr(r).len == 32);
+    if (!qsafp_cbor_null(r)) {
+        want(r, suite != QSAFP_SUITE_MLDSA65);
+        qsafp_cbor_fixed(r, v->ed25519, sizeof v->ed25519);
+        kid_of(v->kid_ed, v->ed25519, sizeof v->ed25519);
+    } else {
+        want(r, suite == QSAFP_SUITE_MLDSA65);
+    }
+    if (!qsafp_cbor_null(r)) {
+        qsafp_bytes pk = qsafp_cbor_bstr(r);
+        want(r, pk.len == MLDSA65_PK && suite != QSAFP_SUITE_ED25519);
+        v->mldsa65 = pk.p;
+        if (!r->err)
+            kid_of(v->kid_ml, pk.p, pk.len);
+    } else {
+        want(r, suite == QSAFP_SUITE_ED25519);
+    }
+}
+
+static void get_set_keys(qsafp_cbor_r *r, qsafp_set_t *s)
+{
+    want(r, qsafp_cbor_head(r, QSAFP_CBOR_ARRAY) == 2);
+    s->set_k = (uint8_t)qsafp_cbor_head(r, QSAFP_CBOR_UINT);
+    s->set_r = (uint8_t)count_upto(r, SET_KEYS_MAX);
+    for (unsigned i = 0; i < s->set_r; i++)
+        qsafp_cbor_fixed(r, s->set_keys[i], sizeof s->set_keys[i]);
+    want(r, s->set_k >= 1 && s->set_k <= s->set_r);
+}
+
+static bool same_kid(const uint8_t a[8], const uint8_t b[8])
+{
+    static const uint8_t none[8];
+    return memcmp(a, b, 8) == 0 && memcmp(a, none, 8) != 0;
+}
+
+/* A key twice would be one validator with two votes. */
+static bool keys_differ(const qsafp_set_t *s)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        for (unsigned j = 0; j < i; j++)
+            if (same_kid(s->v[i].kid_ed, s->v[j].kid_ed) || same_kid(s->v[i].kid_ml, s->v[j].kid_ml))
+                return false;
+    for (unsigned i = 0; i < s->set_r; i++)
+        for (unsigned j = 0; j < i; j++)
+            if (memcmp(s->set_keys[i], s->set_keys[j], 32) == 0)
+                return false;
+    return true;
+}
+
+static int parse(qsafp_set_t *s, qsafp_bytes payload)
+{
+    qsafp_cbor_r r = qsafp_cbor_reader(payload.p, payload.len), validators;
+    qsafp_bytes prev = {0, 0}, inner = {0, 0};
+    want(&r, qsafp_cbor_head(&r, QSAFP_CBOR_MAP) == 8);
+    key(&r, &prev, 1);
+    qsafp_cbor_fixed(&r, s->set_id, sizeof s->set_id);
+    key(&r, &prev, 2);
+    s->epoch = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
+    key(&r, &prev, 3);
+    uint64_t m = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
+    key(&r, &prev, 4);
+    validators = r;
+    (void)qsafp_cbor_skip(&r);
+    key(&r, &prev, 5);
+    uint64_t suite = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
+    want(&r, suite >= QSAFP_SUITE_ED25519 && suite <= QSAFP_SUITE_HYBRID);
+    uint64_t n = count_upto(&validators, QSAFP_VALIDATORS_MAX);
+    for (uint64_t i = 0; i < n; i++)
+        get_validator(&validators, &s->v[i], i, (unsigned)suite);
+    want(&r, !validators.err && 2 * m > n && m <= n && n > 0);
+    key(&r, &prev, 6);
+    s->lab = qsafp_cbor_bool(&r);
+    key(&r, &prev, 7);
+    get_set_keys(&r, s);
+    key(&r, &prev, 8);
+    want(&r, qsafp_cbor_head(&r, QSAFP_CBOR_MAP) == 1);
+    key(&r, &inner, 1);
+    s->max_duration_ms = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
+    s->m = (uint8_t)m;
+    s->n = (uint8_t)n;
+    s->suite = (uint8_t)suite;
+    int err = qsafp_cbor_done(&r);
+    return !err && !keys_differ(s) ? QSAFP_E_DUPLICATE_SIGNER : err;
+}
+
+/* The set key with this kid that verifies, as a bit, or 0. */
+static unsigned signed_by(const qsafp_set_t *s, const qsafp_cose_sig *sig, qsafp_bytes tbs, const qsafp_set_io_t *io)
+{
+    for (unsigned i = 0; i < s->set_r; i++) {
+        uint8_t kid[8];
+        kid_of(kid, s->set_keys[i], 32);
+        if (memcmp(kid, sig->kid, 8) != 0 || sig->alg != QSAFP_ALG_ED25519 || sig->sig.len != 64)
+            continue;
+        if (qsafp_ed25519_edge_ok(sig->sig.p, s->set_keys[i]) && io->port->verify_ed25519(io->ctx, sig->sig.p, s->set_keys[i], tbs.p, tbs.len) == 0)
+            return 1u << i;
+    }
+    return 0;
+}
+
+static bool enough(unsigned mask, unsigned k)
+{
+    for (; mask; mask &= mask - 1)
+        if (--k == 0)
+            return true;
+    return false;
+}
+
+typedef struct { const qsafp_set_t *now, *old; unsigned by_now, by_old; } signers_t;
+
+static int count_signers(signers_t *who, qsafp_cbor_r *sigs, uint64_t count, qsafp_bytes payload, const qsafp_set_io_t *io)
+{
+    for (; count; count--) {
+        qsafp_cose_sig sig;
+        size_t len = 0;
+        int err = qsafp_sign_next(&sig, sigs);
+        if (err)
+            return err;
+        qsafp_tbs_t t = {.aad = "qsafp/1/set", .sign1 = false, .protected_ = sig.protected_, .payload = payload};
+        err = qsafp_tbs(&t, io->scratch, io->cap, &len);
+        if (err)
+            return err;
+        qsafp_bytes tbs = {io->scratch, len};
+        who->by_now |= signed_by(who->now, &sig, tbs, io);
+        if (who->old)
+            who->by_old |= signed_by(who->old, &sig, tbs, io);
+    }
+    return qsafp_cbor_done(sigs);
+}
+
+int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_set_io_t *io)
+{
+    qsafp_set_t s = {.m = 0};
+    qsafp_bytes payload;
+    qsafp_cbor_r sigs;
+    uint64_t count = 0;
+    if (doc.len > QSAFP_SET_MAX)
+        return QSAFP_E_TOO_LARGE;
+    int err = qsafp_sign_parse(&payload, &sigs, &count, doc.p, doc.len);
+    if (!err)
+        err = parse(&s, payload);
+    if (!err && old && (s.epoch != old->epoch + 1 || memcmp(s.set_id, old->set_id, sizeof s.set_id) != 0))
+        err = QSAFP_E_WRONG_EPOCH;
+    if (err)
+        return err;
+    signers_t who = {.now = &s, .old = old};
+    err = count_signers(&who, &sigs, count, payload, io);
+    if (!err && (!enough(who.by_now, s.set_k) || (old && !enough(who.by_old, old->set_k))))
+        err = QSAFP_E_TOO_FEW;
+    if (!err)
+        *out = s;
+    return err;
+}
