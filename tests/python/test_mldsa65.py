@@ -229,23 +229,10 @@ def test_every_answer_is_that_of_cryptography(verify: Verify) -> None:
 
 # --- a forger that knows a weak key: only the range and hint rules stand in its way ------------------------------------------
 
-
-def forged(z: list[int], hint: bytes, msg: bytes) -> Case:
-    """A signature under t1 = 0, for which any z passes the equation: all that is left to refuse is z itself.
-
-    A z of zeros but for `z` in the first polynomial; w1 is computed here by schoolbook, not by the code under test.
-    """
-    pk = bytes(PK_BYTES)
-    tr = hashlib.shake_256(pk).digest(64)
-    mu = hashlib.shake_256(tr + b"\0\0" + msg).digest(64)
-    whole = sum(((1 << 19) - c & 0xFFFFF) << 20 * i for i, c in enumerate(z))
-    rest = sum((1 << 19) << 20 * i for i in range(256)).to_bytes(640, "little") * 4
-    c = hashlib.shake_256(mu + b"".join(w1_row(z, row) for row in range(6))).digest(48)
-    return Case(pk, msg, b"", c + whole.to_bytes(640, "little") + rest + hint)
-
-
 Q, ZETA = 8380417, 1753
-POWERS = [pow(ZETA, 2 * int(f"{i:08b}"[::-1], 2) + 1, Q) for i in range(256)]
+ROOTS = [pow(ZETA, 2 * int(f"{i:08b}"[::-1], 2) + 1, Q) for i in range(256)]
+INVERSES = [pow(root, -1, Q) for root in ROOTS]
+Rows = dict[int, list[int]]
 
 
 def a_hat(row: int) -> list[int]:
@@ -255,37 +242,92 @@ def a_hat(row: int) -> list[int]:
     return [a for a in triples if a < Q][:256]
 
 
-def w1_row(z: list[int], row: int) -> bytes:
-    """The high bits of A[row][0] z: evaluate z at the 256 roots, multiply, interpolate; then four bits a coefficient."""
-    values = [sum(c * pow(root, i, Q) for i, c in enumerate(z) if c) % Q for root in POWERS]
-    product = [v * a % Q for v, a in zip(values, a_hat(row), strict=True)]
-    inverse = [pow(root, -1, Q) for root in POWERS]
+def product_row(z: list[int], row: int) -> list[int]:
+    """A[row][0] z: evaluate z at the 256 roots, multiply, interpolate."""
+    values = [sum(c * pow(root, i, Q) for i, c in enumerate(z) if c) % Q for root in ROOTS]
+    terms = [v * a * pow(256, -1, Q) % Q for v, a in zip(values, a_hat(row), strict=True)]
     w = []
-    for i in range(256):
-        w.append(sum(product) * pow(256, -1, Q) % Q)
-        product = [p * r % Q for p, r in zip(product, inverse, strict=True)] if i < 255 else product
-    high = [(r + 261887) // 523776 % 16 for r in w]
-    return bytes(lo | hi << 4 for lo, hi in zip(high[::2], high[1::2], strict=True))
+    for _ in range(256):
+        w.append(sum(terms) % Q)
+        terms = [t * r % Q for t, r in zip(terms, INVERSES, strict=True)]
+    return w
+
+
+def high_bits(r: int, hinted: bool) -> int:
+    """UseHint, in the words of FIPS 204 algorithms 36 and 40."""
+    r0 = r % 523776
+    r0 -= 523776 if r0 > 261888 else 0
+    r1, r0 = (0, r0 - 1) if r - r0 == Q - 1 else ((r - r0) // 523776, r0)
+    if not hinted:
+        return r1
+    return (r1 + 1) % 16 if r0 > 0 else (r1 - 1) % 16
+
+
+def encoded_hint(rows: Rows) -> bytes:
+    """Algorithm 20, but for what is in the rows: an order or a double is written as given."""
+    positions = [n for row in range(6) for n in rows.get(row, [])]
+    ends = [sum(len(rows.get(r, [])) for r in range(row + 1)) for row in range(6)]
+    return bytes(positions + [0] * (55 - len(positions)) + ends)
+
+
+def forged(z: list[int], rows: Rows) -> Case:
+    """A signature under t1 = 0, where any z passes the equation: all that is left to refuse is z or the hint itself.
+
+    z is the first polynomial, the other four are zero; w1 is computed here, by evaluation, not by the code under test.
+    """
+    pk, msg = bytes(PK_BYTES), b"weak key"
+    mu = hashlib.shake_256(hashlib.shake_256(pk).digest(64) + b"\0\0" + msg).digest(64)
+    w1 = b""
+    for row in range(6):
+        high = [high_bits(r, n in rows.get(row, [])) for n, r in enumerate(product_row(z, row))]
+        w1 += bytes(lo | hi << 4 for lo, hi in zip(high[::2], high[1::2], strict=True))
+    first = sum(((1 << 19) - c & 0xFFFFF) << 20 * i for i, c in enumerate(z)).to_bytes(640, "little")
+    rest = sum((1 << 19) << 20 * i for i in range(256)).to_bytes(640, "little") * 4
+    digest = hashlib.shake_256(mu + w1).digest(48)
+    return Case(pk, msg, b"", digest + first + rest + encoded_hint(rows))
 
 
 def test_a_z_at_the_bound_is_refused_and_one_below_is_accepted(verify: Verify) -> None:
     bound = (1 << 19) - 196
     for value, want in ((bound - 1, True), (1 - bound, True), (bound, False), (-bound, False), (1 << 19, False), (1 - (1 << 19), False)):
-        for place in (0, 1, 254, 255):
+        for place in (0, 255):
             z = [0] * 256
             z[place] = value
-            case = forged(z, bytes(61), b"weak key")
+            case = forged(z, {})
             assert openssl(case) == want, (value, place)
             assert (verify(case) == 0) == want, (value, place)
 
 
+Z = [5, 0, 3] + [0] * 253
+
+
+@pytest.mark.parametrize(
+    ("rows", "want"),
+    [
+        ({}, True),
+        ({0: [3]}, True),
+        ({0: [0, 255], 2: [7], 5: [1, 2, 254]}, True),
+        ({1: list(range(100, 155))}, True),  # 55 in one row
+        ({0: [3, 3]}, False),
+        ({0: [1, 3, 3]}, False),
+        ({0: [4, 3]}, False),
+        ({5: [8, 9, 2]}, False),
+        ({0: [9], 1: [2]}, True),  # order is asked within a row only
+    ],
+)
+def test_a_hint_rises_strictly_within_each_row(verify: Verify, rows: Rows, want: bool) -> None:
+    case = forged(Z, rows)
+    assert openssl(case) == want
+    assert (verify(case) == 0) == want
+
+
 def test_a_hint_with_anything_in_its_padding_is_refused(verify: Verify) -> None:
-    z = [5, 0, 3] + [0] * 253
-    assert verify(forged(z, bytes(61), b"m")) == 0
+    valid = forged(Z, {})
+    assert verify(valid) == 0
     for at in range(55):
         hint = bytearray(61)
         hint[at] = 1
-        assert verify(forged(z, bytes(hint), b"m")) == E_BAD_SIGNATURE
+        assert verify(Case(valid.pk, valid.msg, valid.ctx, valid.sig[:HINT_AT] + bytes(hint))) == E_BAD_SIGNATURE
 
 
 # --- stack -------------------------------------------------------------------------------------------------------------------
