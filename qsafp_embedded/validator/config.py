@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The validator's TOML file.  Unknown keys are refused with the nearest valid one, so that a typo never weakens a policy."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .._tables import Reason
+from ..errors import ConfigError
+
+__all__ = ["Config", "Device", "Policy", "Relay", "load", "parse"]
+
+UEID_BYTES = 33
+RELEASABLE = ("LEASE_EXPIRED", "NETWORK_TIMEOUT", "BUS", "LOG_FULL")
+NEED_PEOPLE = ("VALIDATOR_DENIED", "ANOMALY", "INVALID_SIGNATURES", "MANUAL", "TAMPER")
+
+
+@dataclass(frozen=True)
+class Relay:
+    """An agent that may connect: a name, the SHA-256 of its TLS key's SPKI, and its certificate file."""
+
+    name: str
+    spki: bytes
+    cert: Path
+
+
+@dataclass(frozen=True)
+class Device:
+    """A registered device: ueid, raw Ed25519 key, log id, allowed model hashes (None: any), Unix seconds of registration."""
+
+    ueid: bytes
+    key: bytes
+    log_id: bytes
+    models: frozenset[bytes] | None
+    registered: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is granted: longest lease and shortest interval in ms, the fail-safe reasons that need no person, retry times in ms.
+
+    ``start`` says what a validator without state makes of a log: ``first`` follows it from serial 1 or a previous lease only;
+    ``any`` follows it from any serial of a device that shows its whole log.
+    """
+
+    max_duration_ms: int = 24 * 3600 * 1000
+    min_interval_ms: int = 0
+    human_retry_ms: int = 2000
+    start: str = "first"
+    release: Mapping[str, str] = field(default_factory=lambda: {**dict.fromkeys(RELEASABLE, "auto"), **dict.fromkeys(NEED_PEOPLE, "human")})
+
+    def automatic(self, reason: int) -> bool:
+        """Tell whether a fail-safe of this reason is released without a person; an unknown reason never is."""
+        try:
+            return self.release.get(Reason(reason).name) == "auto"
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True)
+class Config:
+    """One validator: its place in the set, address, files, relays, devices and policy.  Paths are absolute."""
+
+    directory: Path
+    index: int
+    host: str
+    port: int
+    set_path: Path
+    signing_key: Path
+    mldsa_key: Path | None
+    tls_key: Path
+    tls_cert: Path
+    db: Path
+    admin_socket: Path
+    relays: tuple[Relay, ...]
+    devices: Mapping[bytes, Device]
+    policy: Policy
+
+
+TOP = ("index", "listen", "set", "signing_key", "mldsa_key", "tls_key", "tls_cert", "db", "admin_socket", "relay", "device", "policy")
+POLICY = ("max_duration_ms", "min_interval_ms", "human_retry_ms", "start", "release")
+
+
+def _known(table: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
+    for key in table:
+        if key not in (names := tuple(valid)):
+            near = difflib.get_close_matches(key, names, 1, 0.0)[0]
+            raise ConfigError(f"{where}: unknown key '{key}'; the nearest valid one is '{near}'")
+
+
+def _get(table: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    value = table.get(key)
+    if value is None:
+        raise ConfigError(f"{where}: '{key}' is missing")
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: '{key}' is not of type {kind.__name__}")
+    return value
+
+
+def _hex(table: Mapping[str, Any], key: str, size: int, where: str) -> bytes:
+    text = _get(table, key, str, where)
+    try:
+        value = bytes.fromhex(text)
+    except ValueError as why:
+        raise ConfigError(f"{where}: '{key}' is not hex") from why
+    if len(value) != size:
+        raise ConfigError(f"{where}: '{key}' is {len(value)} bytes where {size} belong")
+    return value
+
+
+def _count(table: Mapping[str, Any], key: str, default: int, where: str) -> int:
+    value = table.get(key, default)
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ConfigError(f"{where}: '{key}' is not a count of milliseconds")
+    return value
+
+
+def _listen(text: str, where: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{where}: 'listen' is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _relay(table: Mapping[str, Any], directory: Path, where: str) -> Relay:
+    _known(table, ("name", "spki", "cert"), where)
+    return Relay(_get(table, "name", str, where), _hex(table, "spki", 32, where), directory / _get(table, "cert", str, where))
+
+
+def _device(table: Mapping[str, Any], where: str) -> Device:
+    _known(table, ("ueid", "key", "log_id", "models", "registered"), where)
+    listed = _get(table, "models", list, where)
+    models = None if listed == ["*"] else frozenset(_hex({"models": m}, "models", 32, where) for m in listed)
+    return Device(
+        _hex(table, "ueid", UEID_BYTES, where),
+        _hex(table, "key", 32, where),
+        _hex(table, "log_id", 32, where),
+        models,
+        _get(table, "registered", int, where),
+    )
+
+
+def _release(table: object, where: str) -> dict[str, str]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: 'release' is not a table")
+    _known(table, (*RELEASABLE, *NEED_PEOPLE), where)
+    for reason, how in table.items():
+        if how not in ("auto", "human"):
+            raise ConfigError(f"{where}: release of {reason} is 'auto' or 'human'")
+        if how == "auto" and reason in NEED_PEOPLE:
+            raise ConfigError(f"{where}: release of {reason} always needs a person")
+    return dict(table)
+
+
+def _policy(table: Mapping[str, Any], where: str) -> Policy:
+    _known(table, POLICY, where)
+    plain = Policy()
+    start = table.get("start", plain.start)
+    if start not in ("first", "any"):
+        raise ConfigError(f"{where}: 'start' is 'first' or 'any'")
+    return Policy(
+        _count(table, "max_duration_ms", plain.max_duration_ms, where),
+        _count(table, "min_interval_ms", plain.min_interval_ms, where),
+        _count(table, "human_retry_ms", plain.human_retry_ms, where),
+        start,
+        {**plain.release, **_release(table.get("release", {}), f"{where}.release")},
+    )
+
+
+def _tables(table: Mapping[str, Any], key: str, where: str) -> list[tuple[dict[str, Any], str]]:
+    listed = table.get(key, [])
+    if not isinstance(listed, list) or not all(isinstance(t, dict) for t in listed):
+        raise ConfigError(f"{where}: [[{key}]] is not a list of tables")
+    return [(t, f"{where}: {key} {i}") for i, t in enumerate(listed)]
+
+
+def parse(text: str, directory: Path, *, where: str = "validator.toml") -> Config:
+    """Read the text of a configuration; relative paths are taken from ``directory``.  Raises ConfigError naming the key."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as why:
+        raise ConfigError(f"{where}: {why}") from why
+    _known(table, TOP, where)
+    host, port = _listen(_get(table, "listen", str, where), where)
+    index = _get(table, "index", int, where)
+    devices: dict[bytes, Device] = {}
+    for item, at in _tables(table, "device", where):
+        device = _device(item, at)
+        if device.ueid in devices:
+            raise ConfigError(f"{at}: ueid {device.ueid.hex()} stands twice")
+        devices[device.ueid] = device
+    mldsa = directory / _get(table, "mldsa_key", str, where) if "mldsa_key" in table else None
+    policy = table.get("policy", {})
+    if not isinstance(policy, dict):
+        raise ConfigError(f"{where}: [policy] is not a table")
+
+    def path(key: str) -> Path:
+        return directory / str(_get(table, key, str, where))
+
+    return Config(
+        directory=directory,
+        index=index,
+        host=host,
+        port=port,
+        set_path=path("set"),
+        signing_key=path("signing_key"),
+        mldsa_key=mldsa,
+        tls_key=path("tls_key"),
+        tls_cert=path("tls_cert"),
+        db=path("db"),
+        admin_socket=path("admin_socket"),
+        relays=tuple(_relay(t, directory, at) for t, at in _tables(table, "relay", where)),
+        devices=devices,
+        policy=_policy(policy, f"{where}: policy"),
+    )
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file; raises ConfigError if it is missing or wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as why:
+        raise ConfigError(f"{path}: cannot read the configuration: {why}") from why
+    return parse(text, path.parent.absolute(), where=path.name)

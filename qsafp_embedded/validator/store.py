@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Durable state in SQLite: write-ahead log, synchronous=FULL, one writer thread that commits everything waiting at once.
+
+What ``write`` was given is on disk when its future is done; nothing leaves the validator before (decision 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import StoreError
+from .decide import FailSafe, State
+
+__all__ = ["Rows", "Store"]
+
+VERSION = 1
+CACHED = 65_536
+KEEP_DECISIONS = 200_000
+PRUNE_EVERY = 1_000
+SCHEMA = """
+CREATE TABLE state (ueid BLOB PRIMARY KEY, highest INT, serial INT, digest BLOB, answer BLOB, approved INT, size INT, peaks BLOB,
+                    decided_ms INT, revoked INT, revocation BLOB) WITHOUT ROWID;
+CREATE TABLE decision (id INTEGER PRIMARY KEY, at_ms INT, ueid BLOB, serial INT, code INT, digest BLOB);
+CREATE TABLE equivocation (ueid BLOB, serial INT, digest BLOB, request BLOB, answer BLOB, PRIMARY KEY (ueid, digest)) WITHOUT ROWID;
+CREATE TABLE consent (ueid BLOB, log_id BLOB, sequence INT, hash BLOB, PRIMARY KEY (ueid, log_id, sequence, hash)) WITHOUT ROWID;
+CREATE TABLE applicant (ueid BLOB PRIMARY KEY, document TEXT, accepted INT) WITHOUT ROWID;
+"""
+INSERT = {
+    "state": ("INSERT OR REPLACE INTO state VALUES", 11),
+    "decision": ("INSERT INTO decision (at_ms, ueid, serial, code, digest) VALUES", 5),
+    "equivocation": ("INSERT OR IGNORE INTO equivocation VALUES", 5),
+    "consent": ("INSERT OR IGNORE INTO consent VALUES", 4),
+    "applicant": ("INSERT OR REPLACE INTO applicant VALUES", 3),
+}
+
+Rows = list[tuple[str, tuple[Any, ...]]]
+Job = tuple[Rows, "asyncio.Future[None]"]
+
+
+def _row(s: State) -> tuple[Any, ...]:
+    peaks = b"".join(s.peaks)
+    return (s.ueid, s.highest, s.serial, s.digest, s.answer, s.approved, s.size, peaks, s.decided_ms, s.revoked, s.revocation)
+
+
+def _state(row: tuple[Any, ...]) -> State:
+    peaks = tuple(row[7][i : i + 32] for i in range(0, len(row[7]), 32))
+    return State(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6], peaks, row[8], bool(row[9]), row[10])
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
+    elif version != VERSION:
+        raise StoreError(f"{path}: version {version} of the store; this program knows {VERSION}")
+    return db
+
+
+class Store:
+    """The registry of device states.  One event loop calls it; its thread writes.  Use as an async context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database; raises StoreError if it cannot be used."""
+        try:
+            path.touch(mode=0o600)
+            self._db, self._reader = _open(path), _open(path)
+            self._consents = {FailSafe(*row) for row in self._reader.execute("SELECT * FROM consent")}
+        except (sqlite3.Error, OSError) as why:
+            raise StoreError(f"{path}: {why}") from why
+        self._cache: OrderedDict[bytes, State] = OrderedDict()
+        self._pending: dict[bytes, asyncio.Future[None]] = {}
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.commits = 0
+        self.failed = False
+
+    async def __aenter__(self) -> Store:
+        """Start the writer."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Write what waits, then close."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._db.close()
+        self._reader.close()
+
+    def state(self, ueid: bytes) -> State:
+        """Return the state of a device, as last written or about to be."""
+        found = self._cache.get(ueid)
+        if found is None:
+            row = self._reader.execute("SELECT * FROM state WHERE ueid=?", (ueid,)).fetchone()
+            found = _state(row) if row else State(ueid)
+            self._keep(found)
+        return found
+
+    def _keep(self, state: State) -> None:
+        self._cache[state.ueid] = state
+        self._cache.move_to_end(state.ueid)
+        if len(self._cache) > CACHED and (oldest := next(iter(self._cache))) not in self._pending:
+            del self._cache[oldest]
+
+    def put(self, state: State, more: Rows | None = None) -> asyncio.Future[None]:
+        """Take a state up at once and write it; the future is done when it is durable, or raises StoreError."""
+        self._keep(state)
+        done = self.write([("state", _row(state)), *(more or [])])
+        self._pending[state.ueid] = done
+        return done
+
+    def write(self, rows: Rows) -> asyncio.Future[None]:
+        """Queue rows for the next commit.  After a failed commit every write is refused until a restart."""
+        done = self._loop.create_future()
+        if self.failed:
+            done.set_exception(StoreError("the store failed; restart the validator once its disk works"))
+        else:
+            self._queue.put((rows, done))
+        return done
+
+    def pending(self, ueid: bytes) -> asyncio.Future[None] | None:
+        """Return the future of the last write of a device that may not be durable yet."""
+        return self._pending.get(ueid)
+
+    def consent(self, latched: FailSafe) -> asyncio.Future[None]:
+        """Write a person's consent to one release."""
+        bare = latched._replace(reason=0)
+        self._consents.add(bare)
+        return self.write([("consent", bare[:4])])
+
+    def consented(self, latched: FailSafe) -> bool:
+        """Tell whether a person consented to this very record."""
+        return latched._replace(reason=0) in self._consents
+
+    def read(self, sql: str, args: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Read rows for an operator's list."""
+        return self._reader.execute(sql, args).fetchall()
+
+    def states(self) -> Iterator[State]:
+        """Yield every durable state."""
+        return map(_state, self._reader.execute("SELECT * FROM state"))
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            batch = [self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get())
+            open_ = None not in batch
+            jobs = [job for job in batch if job is not None]
+            if jobs:
+                error = self._commit([row for rows, _ in jobs for row in rows])
+                self._loop.call_soon_threadsafe(self._resolve, [done for _, done in jobs], error)
+
+    def _commit(self, rows: Rows) -> StoreError | None:
+        if self.failed:
+            return StoreError("the store failed")
+        try:
+            self._db.execute("BEGIN")
+            for name in INSERT:
+                self._insert(name, [r for n, r in rows if n == name])
+            if self.commits % PRUNE_EVERY == PRUNE_EVERY - 1:
+                self._db.execute("DELETE FROM decision WHERE id <= (SELECT max(id) FROM decision) - ?", (KEEP_DECISIONS,))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as why:
+            self.failed = True
+            return StoreError(f"commit failed: {why}")
+        self.commits += 1
+        return None
+
+    def _insert(self, name: str, rows: list[tuple[Any, ...]]) -> None:
+        """Many rows in one statement: SQLite then works without the interpreter lock."""
+        head, width = INSERT[name]
+        for at in range(0, len(rows), 256):
+            chunk = rows[at : at + 256]
+            marks = ",".join([f"({','.join('?' * width)})"] * len(chunk))
+            self._db.execute(f"{head} {marks}", [v for row in chunk for v in row])
+
+    def _resolve(self, futures: Iterable[asyncio.Future[None]], error: StoreError | None) -> None:
+        finished = set(futures)
+        self._pending = {u: f for u, f in self._pending.items() if f not in finished}
+        if error:
+            self._cache.clear()
+        for done in finished:
+            if error and not done.cancelled():
+                done.set_exception(error)
+            elif not done.cancelled():
+                done.set_result(None)
