@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which SHA-256 runs: decided once by the loader on hosted x86-64 (an ifunc: no writable global of ours, no test per
- * call), by the compiler's target elsewhere. */
+/* Which SHA-256 runs: decided once by the loader on x86-64 and 64-bit ARM under Linux (an ifunc: no writable global of ours,
+ * no test per call), by the compiler's target elsewhere. */
 #include <stdbool.h>
 
 #include "qsafp_hash.h"
@@ -47,6 +47,16 @@ __attribute__((used, no_sanitize("address", "undefined"))) static blocks_fn *res
     unsigned a = 0, b = 0, c = 0, d = 0;
     bool ni = __get_cpuid(1, &a, &b, &c, &d) && c >> 19 & 1 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1;
     return ni ? blocks_ni : qsafp_sha256_blocks_portable;
+}
+
+void qsafp_sha256_blocks(uint32_t h[8], const uint8_t *p, size_t nblocks) __attribute__((ifunc("resolve")));
+#elif defined(QSAFP_SHA256_ARMV8)
+typedef void blocks_fn(uint32_t h[8], const uint8_t *p, size_t nblocks);
+
+/* PORTABILITY: on this architecture the C library hands AT_HWCAP to the resolver; 1 << 6 is HWCAP_SHA2. */
+__attribute__((used, no_sanitize("address", "undefined"))) static blocks_fn *resolve(uint64_t hwcap)
+{
+    return hwcap >> 6 & 1 ? qsafp_sha256_blocks_armv8 : qsafp_sha256_blocks_portable;
 }
 
 void qsafp_sha256_blocks(uint32_t h[8], const uint8_t *p, size_t nblocks) __attribute__((ifunc("resolve")));
