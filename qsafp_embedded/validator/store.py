@@ -79,7 +79,9 @@ class Store:
             raise StoreError(f"{path}: {why}") from why
         self._cache: OrderedDict[bytes, State] = OrderedDict()
         self._pending: dict[bytes, asyncio.Future[None]] = {}
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._waiting: list[Job] = []
+        self._flying = False
         self.commits = 0
         self.failed = False
 
@@ -92,6 +94,7 @@ class Store:
 
     async def __aexit__(self, *exc: object) -> None:
         """Write what waits, then close."""
+        self._flush()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._db.close()
@@ -125,8 +128,18 @@ class Store:
         if self.failed:
             done.set_exception(StoreError("the store failed; restart the validator once its disk works"))
         else:
-            self._queue.put((rows, done))
+            self._waiting.append((rows, done))
+            if not self._flying:
+                self._flying = True
+                self._loop.call_soon(self._flush)
         return done
+
+    def _flush(self) -> None:
+        """Hand everything that waits to the writer: one commit for all requests of this turn of the loop."""
+        batch, self._waiting = self._waiting, []
+        self._flying = bool(batch)
+        if batch:
+            self._queue.put(batch)
 
     def pending(self, ueid: bytes) -> asyncio.Future[None] | None:
         """Return the future of the last write of a device that may not be durable yet."""
@@ -151,16 +164,9 @@ class Store:
         return map(_state, self._reader.execute("SELECT * FROM state"))
 
     def _run(self) -> None:
-        open_ = True
-        while open_:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get())
-            open_ = None not in batch
-            jobs = [job for job in batch if job is not None]
-            if jobs:
-                error = self._commit([row for rows, _ in jobs for row in rows])
-                self._loop.call_soon_threadsafe(self._resolve, [done for _, done in jobs], error)
+        while (batch := self._queue.get()) is not None:
+            error = self._commit([row for rows, _ in batch for row in rows])
+            self._loop.call_soon_threadsafe(self._resolve, [done for _, done in batch], error)
 
     def _commit(self, rows: Rows) -> StoreError | None:
         if self.failed:
@@ -188,6 +194,7 @@ class Store:
 
     def _resolve(self, futures: Iterable[asyncio.Future[None]], error: StoreError | None) -> None:
         finished = set(futures)
+        self._flush()
         self._pending = {u: f for u, f in self._pending.items() if f not in finished}
         if error:
             self._cache.clear()

@@ -31,7 +31,9 @@ class Quorum:
 
     def signers(self, index: int) -> tuple[keys.Signer, ...]:
         """What validator ``index`` signs with in this suite."""
-        return {"ed25519": (self.ed[index],), "ml-dsa-65": (self.ml[index],)}.get(self.members.suite, (self.ed[index], self.ml[index]))
+        suite = self.members.suite
+        pools: list[Any] = [*([self.ed] if suite != "ml-dsa-65" else []), *([self.ml] if suite != "ed25519" else [])]
+        return tuple(pool[index] for pool in pools)
 
     def lease(self, payload: bytes, indexes: list[int] | None = None) -> bytes:
         """A lease over ``payload``, signed by the first m or by ``indexes``."""
