@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent at work: watch the guard, renew at half of the lease, keep the polls, answer the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections import deque
+from pathlib import Path
+
+from .. import keys, sets
+from .._tables import Phase
+from .._tables import Status as LeaseStatus
+from ..client import CommandRefused, Status
+from ..errors import ConfigError, FormatError, GuardUnavailable
+from .config import Config
+from .control import Control
+from .notify import notify, watchdog_s
+from .owner import GuardOwner
+from .peer import Peer, client_context
+from .polls import Polls
+from .round import Round, Vote, pause_s
+
+__all__ = ["Agent", "load_set", "serve"]
+
+WATCH_S = 0.25
+LATENCIES = 100
+LAST_LEASE = "last-lease.cbor"
+
+
+def load_set(path: Path) -> sets.ValidatorSet:
+    """Read and verify the set document; raises ConfigError naming the file."""
+    try:
+        return sets.load(path.read_bytes())
+    except OSError as why:
+        raise ConfigError(f"{path}: cannot read the set document: {why.strerror}") from why
+    except FormatError as why:
+        raise ConfigError(f"{path}: {why}") from why
+
+
+def _say(text: str) -> None:
+    print(f"agent: {text}", flush=True)
+
+
+class Agent:
+    """One agent for one guard; everything runs in one event loop, guard calls in the owner's thread."""
+
+    def __init__(self, config: Config, members: sets.ValidatorSet, owner: GuardOwner) -> None:
+        """Make connections' objects inside a running loop; nothing is sent yet.  Raises ConfigError."""
+        self._config, self._members, self._owner = config, members, owner
+        context = client_context(keys.load_ed25519(config.relay_key), config.relay_cert)
+        self._peers = [Peer(v, context, timeout_s=config.timeout_s) for v in members.validators]
+        self._polls = Polls(self._peers, members, owner, longest=config.backoff_max_s, say=_say)
+        self._polls.known.lease = self._kept_lease()
+        self._status: Status | None = None
+        self._round: Round | None = None
+        self._task: asyncio.Task[bool] | None = None
+        self._generation, self._failures, self._not_before, self._early = 0, 0, 0.0, 0.0
+        self._votes = [Vote(v.index) for v in members.validators]
+        self._kick = asyncio.Event()
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._stragglers: set[asyncio.Task[None]] = set()
+        self._phase, self._error, self._renewals = -1, "", 0
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        commands = {"status": self.status, "renew": self._renew_now}
+        async with Control(self._config.control_socket, commands):
+            polls: asyncio.Task[None] | None = None
+            beat = watchdog_s()
+            notify("READY=1")
+            try:
+                while True:
+                    await self._look()
+                    if self._config.poll and polls is None and self._status is not None:
+                        polls = asyncio.create_task(self._polls.run())
+                    if polls is not None and polls.done():
+                        polls.result()
+                    if beat:
+                        notify("WATCHDOG=1")
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._kick.wait(), self._pause(beat))
+                    self._kick.clear()
+            finally:
+                notify("STOPPING=1")
+                await self._close(polls)
+
+    async def _close(self, polls: asyncio.Task[None] | None) -> None:
+        ends = [t for t in (polls, self._task, *self._stragglers) if t is not None]
+        if self._round is not None:
+            self._round.stop()
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+        await asyncio.gather(*(p.close() for p in self._peers))
+
+    async def _look(self) -> None:
+        """Read the guard's status, end a round that is void, start one that is due."""
+        now = asyncio.get_running_loop().time()
+        if self._task is not None and self._task.done():
+            self._finished(self._task)
+        try:
+            status = await self._owner.status()
+        except (GuardUnavailable, CommandRefused) as why:
+            self._lost(str(why))
+            return
+        self._seen(status)
+        if self._task is not None:
+            if status.generation != self._generation and self._round is not None:
+                self._round.stop()
+                self._task.cancel()
+        elif self._due(status) and now >= self._not_before:
+            self._start(status)
+
+    def _lost(self, why: str) -> None:
+        if self._status is not None or why != self._error:
+            _say(why)
+        self._error, self._status, self._phase = why, None, -1
+
+    def _seen(self, status: Status) -> None:
+        first = self._status is None
+        self._status = status
+        self._polls.known.ueid, self._polls.known.serial = status.ueid, status.serial
+        if status.phase != self._phase and not (first and status.phase == Phase.NONE):
+            reason = f", {status.reason_name}" if status.phase in (Phase.GRACE, Phase.FAILSAFE) else ""
+            _say(f"phase {status.phase_name.lower()}{reason}, serial {status.serial}")
+        self._phase = status.phase
+
+    def _due(self, s: Status) -> bool:
+        if s.status != LeaseStatus.VALID or s.renew_wanted:
+            return True
+        over = 1.0 - s.remaining_ns / max(1, s.duration_ms * 1_000_000)
+        return over >= self._config.renew_fraction * (1.0 - self._early)
+
+    def _pause(self, beat: float) -> float:
+        """Seconds until something may be due."""
+        pauses = [WATCH_S] + ([beat] if beat else [])
+        s = self._status
+        if s is not None and self._task is None and s.status == LeaseStatus.VALID:
+            left = s.remaining_ns / 1e9 - s.duration_ms / 1e3 * (1.0 - self._config.renew_fraction * (1.0 - self._early))
+            pauses.append(max(0.001, left))
+        return min(pauses)
+
+    def _start(self, status: Status) -> None:
+        self._generation = status.generation
+        self._round = Round(self._peers, self._members, self._owner, longest=self._config.backoff_max_s)
+        self._votes = self._round.votes
+        life = max(0.2, status.duration_ms / 2e3) if status.duration_ms else None
+        self._task = asyncio.create_task(asyncio.wait_for(self._round.run(), life))
+        self._task.add_done_callback(lambda _: self._kick.set())
+
+    def _finished(self, task: asyncio.Task[bool]) -> None:
+        round_, self._task = self._round, None
+        assert round_ is not None
+        try:
+            good = task.result()
+        except (asyncio.CancelledError, TimeoutError):
+            round_.stop()
+            return
+        except (GuardUnavailable, CommandRefused, FormatError) as why:
+            round_.stop()
+            good, round_.error = False, str(why)
+        if good:
+            self._leased(round_)
+            return
+        self._error = round_.error
+        self._not_before = asyncio.get_running_loop().time() + pause_s(self._failures, self._config.backoff_max_s)
+        self._failures += 1
+        if self._failures == 1:
+            _say(f"no lease yet: {round_.error}")
+
+    def _leased(self, round_: Round) -> None:
+        self._error, self._failures, self._not_before = "", 0, 0.0
+        self._early = random.uniform(0.0, 0.05)  # so that many devices do not renew in step
+        if not self._renewals:
+            name = self._config.guard_socket.parent.name
+            _say(f"lease {name} served by guard {self._owner.pid}, serial {round_.serial}, {round_.latency_ms:.1f} ms")
+        self._renewals += 1
+        self._latencies.append(round(round_.latency_ms, 3))
+        self._stragglers = {t for t in (*self._stragglers, *round_.tasks) if not t.done()}
+        self._polls.known.lease = round_.lease
+        self._keep_lease(round_.lease)
+
+    def _keep_lease(self, token: bytes) -> None:
+        """Keep the newest lease for validators that are behind; losing it costs nothing but a round trip."""
+        path = self._config.evidence_dir / LAST_LEASE
+        new = path.with_suffix(".new")
+        try:
+            new.write_bytes(token)
+            new.replace(path)
+        except OSError as why:
+            _say(f"{path}: cannot keep the lease: {why.strerror}")
+
+    def _kept_lease(self) -> bytes:
+        try:
+            self._config.evidence_dir.mkdir(parents=True, exist_ok=True)
+            return (self._config.evidence_dir / LAST_LEASE).read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as why:
+            raise ConfigError(f"{self._config.evidence_dir}: cannot use it: {why.strerror}") from why
+
+    def _renew_now(self) -> dict[str, object]:
+        """Control command: forget the pauses, because an operator knows that something changed."""
+        self._failures, self._not_before = 0, 0.0
+        if self._round is not None:
+            self._round.hurry()
+        self._kick.set()
+        return {"ok": True}
+
+    def status(self) -> dict[str, object]:
+        """Control command: all an operator sees, times in ms."""
+        s = self._status
+        guard: dict[str, object] = {"phase": None, "serial": 0, "guard": None}
+        if s is not None:
+            guard = {
+                "phase": s.phase_name.lower(),
+                "status": s.status_name,
+                "reason": s.reason_name,
+                "serial": s.serial,
+                "remaining_ms": s.remaining_ns // 1_000_000,
+                "lab": s.lab,
+                "guard": self._owner.pid,
+            }
+        return guard | {
+            "agent": os.getpid(),
+            "m": self._members.m,
+            "n": self._members.n,
+            "round": [v.as_dict() for v in self._votes],
+            "renewing": self._task is not None,
+            "polls": self._polls.alive,
+            "isolated": self._config.poll and self._polls.isolated,
+            "error": self._error,
+            "renewals": self._renewals,
+            "latencies_ms": list(self._latencies),
+        }
+
+
+async def serve(config: Config, owner: GuardOwner) -> None:
+    """Run an agent until SIGTERM or SIGINT; raises ConfigError if it cannot start."""
+    loop = asyncio.get_running_loop()
+    agent = Agent(config, load_set(config.set), owner)
+    work = asyncio.create_task(agent.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    _say("stopped; the lease runs to its end")

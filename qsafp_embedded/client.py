@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Client of a guard's command frames over any byte stream: Unix socket, UART, pseudo-terminal (HW-14; docs/formats.md, Command frames)."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from ._core import cobs_decode, cobs_encode, crc16
+from ._tables import CommandStatus, Error, Opcode, Phase, Reason
+from ._tables import Status as LeaseStatus
+from .errors import FormatError, GuardUnavailable, QsafpError
+
+__all__ = ["CommandRefused", "GuardClient", "PacketWire", "Status", "StreamWire", "Version", "Wire"]
+
+CHUNK = 1000
+OLD_DEFAULT = 2**64 - 1
+RECORD_BYTES = 256
+FRAME_MAX = 5 + 1024 + 2
+STATUS = struct.Struct("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQ")
+REMEDY = "start it: python -m qsafp_embedded.guard --config …/guard/guard.toml"
+
+
+class CommandRefused(QsafpError):
+    """The guard answered no.  Attributes: ``status`` of the frame, ``error`` of the core for a refused token, else None."""
+
+    def __init__(self, message: str, *, status: CommandStatus | int, error: Error | None = None) -> None:
+        super().__init__(message)
+        self.status, self.error = status, error
+
+
+@dataclass(frozen=True)
+class Version:
+    """Answer of opcode 0x00: C ABI, suite number (1 ed25519, 2 ml-dsa-65, 3 hybrid), largest payload in bytes."""
+
+    abi: int
+    suite: int
+    frame_max: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """Answer of opcode 0x01 (docs/formats.md): times in ns or ms as named, sizes in records, hashes and ids as bytes."""
+
+    remaining_ns: int
+    duration_ms: int
+    serial: int
+    status: int
+    phase: int
+    reason: int
+    generation: int
+    approvals: int
+    total: int
+    renewals: int
+    model: bytes
+    lease_id: bytes
+    flags: int
+    log_next: int
+    log_size_at_lease: int
+    ueid: bytes
+    log_id: bytes
+    log_head: bytes
+    latch_seq: int
+    latch_hash: bytes
+    boot: int
+    now_ns: int
+
+    @property
+    def renew_wanted(self) -> bool:
+        """The guard asks for a renewal."""
+        return bool(self.flags & 1)
+
+    @property
+    def contained(self) -> bool:
+        """Workloads are held, frozen or killed."""
+        return bool(self.flags & 2)
+
+    @property
+    def lab(self) -> bool:
+        """The validators share a host: no real quorum."""
+        return bool(self.flags & 4)
+
+    @property
+    def phase_name(self) -> str:
+        """Name of the phase, in lower case."""
+        return _name(Phase, self.phase)
+
+    @property
+    def status_name(self) -> str:
+        """Name of the lease status."""
+        return _name(LeaseStatus, self.status)
+
+    @property
+    def reason_name(self) -> str:
+        """Name of the reason why the gate is closed."""
+        return _name(Reason, self.reason)
+
+
+def _name(table: type[Phase] | type[LeaseStatus] | type[Reason], value: int) -> str:
+    try:
+        return table(value).name
+    except ValueError:
+        return f"unknown ({value:#x})"
+
+
+class Wire(Protocol):
+    """Carries whole frames.  ``peer`` names the other end in messages."""
+
+    @property
+    def peer(self) -> str:
+        """Path of the socket or device."""
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame; raises OSError."""
+
+    def receive(self, timeout: float) -> bytes:
+        """Return the next frame; raises TimeoutError after ``timeout`` seconds, other OSError if the wire is gone."""
+
+    def close(self) -> None:
+        """Give the wire up."""
+
+
+class PacketWire:
+    """A SEQPACKET Unix socket: one frame is one packet."""
+
+    def __init__(self, path: str | Path, *, timeout: float = 5.0) -> None:
+        """Connect within ``timeout`` seconds; raises GuardUnavailable."""
+        self.peer = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(self.peer)
+        except PermissionError as why:
+            self._socket.close()
+            raise GuardUnavailable(f"{path}: only the agent's user may command the guard; run this as that user") from why
+        except OSError as why:
+            self._socket.close()
+            raise GuardUnavailable(f"{path}: no guard answers ({why.strerror or why}); {REMEDY}") from why
+
+    @property
+    def pid(self) -> int:
+        """Process id of the guard, as the kernel tells it."""
+        cred = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", cred)[0])
+
+    def send(self, frame: bytes) -> None:
+        """Send one packet."""
+        self._socket.send(frame)
+
+    def receive(self, timeout: float) -> bytes:
+        """Return one packet; an empty one means that the guard hung up."""
+        self._socket.settimeout(timeout)
+        packet = self._socket.recv(FRAME_MAX)
+        if not packet:
+            raise ConnectionResetError("the guard hung up")
+        return packet
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class StreamWire:
+    """A byte stream, such as a UART or pseudo-terminal: frames are COBS-encoded and end in a zero byte."""
+
+    def __init__(self, fd: int, peer: str) -> None:
+        """Take over an open file descriptor; a terminal is put in raw mode."""
+        self.peer = peer
+        self._fd, self._rest = fd, b""
+        os.set_blocking(fd, False)
+        if os.isatty(fd):
+            tty.setraw(fd, termios.TCSANOW)
+
+    @classmethod
+    def open(cls, path: str | Path) -> StreamWire:
+        """Open a device; raises GuardUnavailable."""
+        try:
+            return cls(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC), str(path))
+        except OSError as why:
+            raise GuardUnavailable(f"{path}: cannot open the line to the guard ({why.strerror}); check the cable and the rights") from why
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame between delimiters; what came before it is thrown away by the other side."""
+        data = memoryview(b"\0" + cobs_encode(frame) + b"\0")
+        while data:
+            if not select.select([], [self._fd], [], 5.0)[1]:
+                raise TimeoutError("the line takes no bytes")
+            data = data[os.write(self._fd, data) :]
+
+    def receive(self, timeout: float) -> bytes:
+        """Return the next frame that decodes."""
+        end = time.monotonic() + timeout
+        while True:
+            block, zero, rest = self._rest.partition(b"\0")
+            if not zero:
+                self._fill(end - time.monotonic())
+                continue
+            self._rest = rest
+            if block:
+                return _decoded(block)
+
+    def _fill(self, timeout: float) -> None:
+        if timeout <= 0 or not select.select([self._fd], [], [], timeout)[0]:
+            raise TimeoutError("no answer")
+        got = os.read(self._fd, 4096)
+        if not got:
+            raise ConnectionResetError("the line is closed")
+        self._rest = (self._rest + got)[-4 * FRAME_MAX :]
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+
+def _decoded(block: bytes) -> bytes:
+    """A block that is no COBS becomes an empty frame, which no check accepts."""
+    try:
+        return bytes(cobs_decode(block))
+    except FormatError:
+        return b""
+
+
+class GuardClient:
+    """Speaks to one guard, one command at a time; not for two threads at once.  Use as a context manager."""
+
+    def __init__(self, wire: Wire, *, timeout: float = 5.0) -> None:
+        """``timeout`` is in seconds per attempt."""
+        self._wire, self._timeout, self._tag = wire, timeout, os.urandom(1)[0]
+
+    @classmethod
+    def connect(cls, path: str | Path, *, timeout: float = 5.0) -> GuardClient:
+        """Connect to a ``ctl.sock``; raises GuardUnavailable."""
+        return cls(PacketWire(path, timeout=timeout), timeout=timeout)
+
+    @property
+    def peer(self) -> str:
+        """Path of the socket or device."""
+        return self._wire.peer
+
+    @property
+    def pid(self) -> int:
+        """Process id of a guard on this host, 0 behind a line."""
+        return self._wire.pid if isinstance(self._wire, PacketWire) else 0
+
+    def __enter__(self) -> GuardClient:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the wire."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the wire up."""
+        self._wire.close()
+
+    def version(self) -> Version:
+        """Ask for versions (opcode 0x00); raises GuardUnavailable, CommandRefused."""
+        return Version(*struct.unpack("<IBH", self._exact(self._command(Opcode.VERSION), 7)))
+
+    def status(self) -> Status:
+        """Ask for the state of the lease (opcode 0x01); raises GuardUnavailable, CommandRefused."""
+        return Status(*STATUS.unpack(self._exact(self._command(Opcode.STATUS), STATUS.size)))
+
+    def begin(self) -> tuple[int, int]:
+        """Make or repeat the pending request; returns its length in bytes and its serial."""
+        length, serial = struct.unpack("<IQ", self._exact(self._command(Opcode.RENEW, b"\0"), 12))
+        return length, serial
+
+    def envelope(self, old: int | None = None) -> bytes:
+        """Read the envelope of the pending request for a validator that knows ``old`` records (None: the previous lease's size)."""
+        size = OLD_DEFAULT if old is None else old
+        out, total = b"", 1
+        while len(out) < total:
+            got = self._command(Opcode.RENEW, struct.pack("<BQI", 1, size, len(out)))
+            if len(got) < 5:
+                raise self._strange()
+            total = int.from_bytes(got[:4], "little")
+            out += got[4:]
+        return out
+
+    def put(self, token: bytes) -> None:
+        """Give the guard a lease, refusal or revocation; raises CommandRefused whose ``error`` says why it did not count."""
+        for at in range(0, len(token), CHUNK):
+            head = struct.pack("<BII", 2, at, len(token))
+            self._command(Opcode.RENEW, head + token[at : at + CHUNK])
+        self._command(Opcode.RENEW, b"\3")
+
+    def records(self, start: int = 0) -> Iterator[bytes]:
+        """Yield the audit records of 256 bytes from a sequence, or from the oldest kept, up to the newest."""
+        while True:
+            got = self._command(Opcode.READ_LOG, struct.pack("<QH", start, 3))
+            if len(got) % RECORD_BYTES != 8:
+                raise self._strange()
+            if len(got) == 8:
+                return
+            for at in range(8, len(got), RECORD_BYTES):
+                record = got[at : at + RECORD_BYTES]
+                start = int.from_bytes(record[8:16], "little") + 1
+                yield record
+
+    def failsafe(self, reason: Reason = Reason.MANUAL) -> None:
+        """Stop the device now: the frame is sent until it was confirmed (HW-12); reason MANUAL, BUS or ANOMALY."""
+        tag, payload = self._next_tag(), struct.pack("<I", reason)
+        for _ in range(4):  # once more than needed on each side, should an answer be lost
+            if self._exchange(tag, Opcode.FAILSAFE, payload)[0] == CommandStatus.OK:
+                return
+        raise GuardUnavailable(f"{self.peer}: the guard never confirmed the fail-safe; cut the actuator's power by hand")
+
+    def log_event(self, event: int, reason: int = 0, data: bytes = b"") -> None:
+        """Write a workload's record: event of the table, reason, at most 96 bytes (HW-9)."""
+        self._command(Opcode.LOG_EVENT, struct.pack("<HI", event, reason) + data)
+
+    def workload(self, payload: bytes) -> bytes:
+        """Send a workload command (opcode 0x07), as docs/formats.md lays its payload out; returns the answer's payload."""
+        return self._command(Opcode.WORKLOAD, payload)
+
+    def _next_tag(self) -> int:
+        self._tag = (self._tag + 1) & 0xFF
+        return self._tag
+
+    def _command(self, opcode: Opcode, payload: bytes = b"") -> bytes:
+        status, answer = self._exchange(self._next_tag(), opcode, payload)
+        if status != CommandStatus.OK:
+            raise self._refused(opcode, status, answer)
+        return answer
+
+    def _exchange(self, tag: int, opcode: Opcode, payload: bytes) -> tuple[int, bytes]:
+        """Send one frame and check its answer; one retry with the same bytes, which the guard answers from its cache."""
+        frame = bytes((tag, opcode)) + len(payload).to_bytes(2, "little") + payload
+        frame += crc16(frame).to_bytes(2, "little")
+        why = ""
+        for _ in range(2):
+            try:
+                self._wire.send(frame)
+                answer = self._answer(tag)
+            except TimeoutError:
+                why = f"no answer in {self._timeout:g} s"
+                continue
+            except OSError as lost:
+                raise GuardUnavailable(f"{self.peer}: {lost.strerror or lost}; {REMEDY}") from lost
+            if answer is not None and answer[2] != CommandStatus.BAD_CRC:
+                return answer[2], answer[5:-2]
+            why = "garbled twice"
+        raise GuardUnavailable(f"{self.peer}: {why}; check the line, or restart the guard")
+
+    def _answer(self, tag: int) -> bytes | None:
+        """Return the answer of this tag, skipping late ones; None if it is garbled."""
+        end = time.monotonic() + self._timeout
+        for _ in range(4):
+            got = self._wire.receive(max(end - time.monotonic(), 0.001))
+            whole = len(got) >= 7 and got[0] == 0xA5 and int.from_bytes(got[3:5], "little") == len(got) - 7
+            if not whole or crc16(got[:-2]) != int.from_bytes(got[-2:], "little"):
+                return None
+            if got[1] == tag:
+                return got
+        return None
+
+    def _refused(self, opcode: Opcode, status: int, answer: bytes) -> CommandRefused:
+        try:
+            known: CommandStatus | int = CommandStatus(status)
+            error = Error(answer[0]) if known == CommandStatus.REFUSED and len(answer) == 1 else None
+        except ValueError:
+            known, error = status, None
+        name = known.name if isinstance(known, CommandStatus) else f"status {status}"
+        return CommandRefused(f"{self.peer}: {opcode.name}: {error.name if error else name}", status=known, error=error)
+
+    def _exact(self, answer: bytes, size: int) -> bytes:
+        if len(answer) != size:
+            raise self._strange()
+        return answer
+
+    def _strange(self) -> GuardUnavailable:
+        return GuardUnavailable(f"{self.peer}: an answer of another shape; agent and guard are of different versions")
