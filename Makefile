@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 PY := .venv/bin/python
-EXT_IN := $(wildcard setup.py qsafp_embedded/*.pyx qsafp_embedded/*.pxd cext/include/*.h cext/src/*.[ch] board_ports/linux/*.[ch])
+EXT_IN := $(wildcard setup.py qsafp_embedded/*.pyx qsafp_embedded/*.pxd cext/include/*.h cext/src/*.[ch] board_ports/*/*.[ch])
 PYTESTS := $(wildcard tests/python) tests/rules
 
 BENCH := $(wildcard tests/bench/run.py)

@@ -46,11 +46,11 @@ def extensions():
     folders = ["cext/include", "cext/src", "board_ports/linux"]
     core = Extension(
         "qsafp_embedded._core",
-        [BINDING, *listed("cext/src", "*.c"), *listed("board_ports/linux", "*.c")],
+        [BINDING, *listed("cext/src", "*.c"), *listed("board_ports/linux", "*.c"), *listed("board_ports/simulated", "*.c")],
         include_dirs=[f for f in folders if Path(f).is_dir()],
         depends=[h for f in folders for h in listed(f, "*.h")],
         extra_compile_args=["-O2", "-std=c11", "-pthread", "-fvisibility=hidden"],
-        extra_link_args=["-pthread"],
+        extra_link_args=["-pthread", "-ldl"],
     )
     return cythonize([core], language_level=3, include_path=["."])
 

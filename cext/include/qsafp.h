@@ -207,6 +207,8 @@ typedef struct {
 QSAFP_MUST_USE int qsafp_create(qsafp_t *q);
 /* Start: loads state, raises the boot counter durably, recovers the log, restores a latch, writes BOOT.  The gate stays closed. */
 QSAFP_MUST_USE int qsafp_init(qsafp_t *q);      /* port, ctx, cfg, set, page filled in by the caller, the rest zero */
+/* Stop: closes the gate for good and drives LEASE_VALID low; the latch and the log stay as they are. */
+void qsafp_deinit(qsafp_t *q);
 /* Make (or return) the pending request: nonce, VALIDATOR_QUERY record durable, tree, signature.  Toggles VALIDATOR_REQ. */
 QSAFP_MUST_USE int qsafp_begin(qsafp_t *q);
 #define QSAFP_OLD_DEFAULT UINT64_MAX          /* the previous lease's log size, else 0 */

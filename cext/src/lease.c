@@ -136,6 +136,15 @@ int qsafp_init(qsafp_t *q)
     return err ? err : note(q, QSAFP_EVENT_BOOT, q->latch, 0);
 }
 
+void qsafp_deinit(qsafp_t *q)
+{
+    store64(&q->lease_end_ns, 0);
+    store32(&q->page->armed, load32(&q->generation));
+    store64(&q->page->deadline_ns, 0);
+    store64(&q->page->deadline, 0);
+    (void)q->port->set_lease_valid(q->ctx, 0);
+}
+
 qsafp_status_t status_of(qsafp_t *q, uint64_t now, qsafp_phase_t *phase)
 {
     uint32_t latch = load32(&q->latch);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guard as a Linux process (architecture decision 2): what its starter tells it. */
+#ifndef QSAFP_GUARD_H
+#define QSAFP_GUARD_H
+
+#include "qsafp.h"
+
+typedef struct {
+    const char *run_dir, *state_dir; /* sockets and pins; log, state, evidence */
+    const char *sodium;              /* path of the shared object that has libsodium (PyNaCl's) */
+    const char *board;               /* "simulated" */
+    const uint8_t *set_doc;
+    size_t set_len;
+    uint8_t ueid[33], model[32];
+    uint8_t secret_key[64], nonce_key[32], seal_key[32]; /* device key as libsodium keeps it: seed, public key */
+    uint64_t duration_ms, policy_ms[4], stale_after_ms, tick_ms, drain_ms, level;
+    uint64_t linger_ms;    /* how long the pin holder stays after the guard died */
+    uint64_t evidence_max; /* bytes */
+    uint32_t agent_uid;
+} qsafp_guard_options_t;
+
+/* Record 0 and the first state on blank stores.  0, or negative and the reason in `why`. */
+int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t log_id[32], char *why, size_t why_len);
+/* Serves until SIGTERM or SIGINT; then closes the gate.  0, or negative and the reason in `why`. */
+int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len);
+
+#endif

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to the Linux port: one guard process, its threads and what each owns.
+ *
+ *   service thread   sockets, workloads, every core call but two
+ *   deadline thread  qsafp_tick, nothing else: no lock that is held long, no disk (decision 2)
+ *   log writer       ring file, fdatasync, seals
+ *   pin holder       a process of its own; sole owner of the lines, outlives the guard */
+#ifndef QSAFP_HOST_H
+#define QSAFP_HOST_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "guard.h"
+#include "lines.h"
+
+enum { CLIENTS_MAX = 64, WORKLOADS_MAX = 16, FDS_MAX = 4, LOG_QUEUE = 768, SLOT = QSAFP_RECORD_BYTES };
+
+typedef struct {
+    int ring_fd, state_fd, evidence_fd, lock_fd, seal_fd, dir_fd;
+    uint32_t slots;
+    uint8_t *image;                    /* the ring as the core sees it */
+    pthread_mutex_t lock;              /* over image and queue; never held across a system call */
+    pthread_cond_t more, done;
+    uint32_t queue[LOG_QUEUE];         /* slots written, or ERASE | sector */
+    uint64_t queued, durable;          /* how many entries went in, and are on the disk */
+    bool stop, failed;
+    pthread_t writer;
+    uint64_t state_count;
+    uint64_t evidence_size, evidence_pruned;
+    uint8_t seal_key[32]; uint64_t seal_epoch; /* the writer's */
+} store_t;
+
+typedef struct {
+    uint32_t valid, failsafe, req;     /* wanted levels */
+    uint32_t quit;
+    uint64_t heartbeat_ns, stale_ns, linger_ns;
+} pins_shared_t;
+
+typedef struct { pins_shared_t *s; int wake; pid_t holder; } pins_t;
+
+typedef struct {
+    int (*verify)(const unsigned char *sig, const unsigned char *m, unsigned long long n, const unsigned char *pk);
+    int (*sign)(unsigned char *sig, unsigned long long *siglen, const unsigned char *m, unsigned long long n, const unsigned char *sk);
+} sodium_t;
+
+struct host;
+typedef struct {
+    int fd;
+    bool ctl;
+    uid_t uid;
+    pid_t pid;
+    int workload;                      /* index, or -1 */
+    bool waiting; uint8_t wait_tag;    /* for an order */
+    int fds[FDS_MAX]; int nfds;        /* came with the frame in hand */
+    uint64_t second; unsigned in_second; /* records of this second */
+    struct host *host;
+    qsafp_command_t cmd;
+} client_t;
+
+typedef enum { ORDER_NONE, ORDER_DRAIN, ORDER_FREEZE, ORDER_THAW, ORDER_KILL, ORDER_ROLLBACK } order_t;
+typedef enum { LOAD_FREE, LOAD_RUNNING, LOAD_DRAINING, LOAD_FREEZING, LOAD_FROZEN, LOAD_KILLED } load_state_t;
+
+typedef struct {
+    load_state_t state;
+    client_t *client;
+    uint8_t kind;                      /* 0: freezes and resumes; 1: has a runner that drains, rolls back and restarts */
+    char name[33];
+    int pidfd, freeze_fd, kill_fd, events_fd;
+    uint64_t since_ns;                 /* when the step began */
+    uint8_t orders[8]; unsigned norders;
+} load_t;
+
+typedef struct host {
+    const qsafp_guard_options_t *o;
+    qsafp_t q;
+    qsafp_set_t set;
+    uint8_t *set_doc;
+    store_t store;
+    pins_t pins;
+    sodium_t sodium;
+    uint64_t counter_hz;
+    int page_fd, deadline_event, service_event, gate_fd, ctl_fd, signal_fd, epoll_fd;
+    pthread_mutex_t lock;
+    pthread_t deadline;
+    _Atomic bool stop;
+    client_t *clients[CLIENTS_MAX];
+    load_t loads[WORKLOADS_MAX];
+    uint64_t closed_ns;                /* when containment began; 0 while open */
+    char *why; size_t why_len;
+    bool fifo, locked;
+} host_t;
+
+/* Every function returns 0 or negative and says why in h->why. */
+int fail(host_t *h, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+uint64_t boot_ns(void);
+extern const qsafp_port_t LINUX_PORT;
+
+/* store.c */
+int store_open(host_t *h, bool create);
+int store_start(host_t *h);
+void store_close(host_t *h);
+int log_read(void *ctx, uint32_t off, void *buf, uint32_t len);
+int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len);
+int log_erase(void *ctx, uint32_t sector);
+int log_sync(void *ctx);
+/* files.c */
+int evidence_put(void *ctx, const uint8_t hash[32], const uint8_t *bytes, size_t len);
+int slots_load(int fd, void *buf, uint32_t len, uint64_t *count);
+int slots_save(int fd, const void *buf, uint32_t len, uint64_t *count);
+int file_state_load(void *ctx, void *buf, uint32_t len);
+int file_state_save(void *ctx, const void *buf, uint32_t len);
+/* clock.c */
+uint64_t counter_hz(void);
+uint64_t counter_at(void *ctx, uint64_t ns);
+/* pins.c */
+int pins_start(host_t *h);
+void pins_stop(host_t *h);
+int pin_lease_valid(void *ctx, int level);
+int pin_failsafe(void *ctx, int level);
+int pin_req(void *ctx);
+/* serve.c */
+int serve_open(host_t *h);
+int serve(host_t *h);
+void serve_close(host_t *h);
+void client_close(host_t *h, client_t *c);
+/* contain.c */
+int workload_command(qsafp_command_t *c, const uint8_t *p, size_t n);
+void workload_gone(host_t *h, client_t *c);
+int contain(host_t *h);
+bool order_answer(host_t *h, client_t *c);
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pin holder (HW-13): a process forked before the guard has threads, sole owner of the lines.
+ *
+ * It drives what the guard wants while the guard lives and ticks; on end of file, or when the heartbeat is older than
+ * stale_after, LEASE_VALID falls.  Lines may keep their level when their owner dies, so it outlives the guard. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "host.h"
+
+enum { PULSE_NS = 200000000, PERIOD_NS = 2000000000 };
+
+typedef struct { const qsafp_lines_t *lines; void *ctx; pins_shared_t *s; int sock; bool alive; int level[LINES]; uint64_t failsafe_since, dead_since; } holder_t;
+
+static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+
+static void set(holder_t *o, qsafp_line_t line, int level)
+{
+    if (o->level[line] != level && o->lines->drive(o->ctx, line, level) == 0)
+        o->level[line] = level;
+}
+
+/* Drives everything; returns ms until something changes by itself. */
+static int drive(holder_t *o)
+{
+    uint64_t now = boot_ns(), beat = __atomic_load_n(&o->s->heartbeat_ns, __ATOMIC_SEQ_CST);
+    bool fresh = o->alive && beat && now - beat <= o->s->stale_ns;
+    bool failsafe = get(&o->s->failsafe) || !fresh;
+    set(o, LINE_LEASE_VALID, fresh && get(&o->s->valid)); /* SAFETY: I4 low when nobody vouches */
+    set(o, LINE_VALIDATOR_REQ, get(&o->s->req) & 1);
+    if (!failsafe) {
+        o->failsafe_since = 0;
+        set(o, LINE_FAILSAFE, 0);
+        return 50;
+    }
+    if (!o->failsafe_since)
+        o->failsafe_since = now;
+    uint64_t at = (now - o->failsafe_since) % PERIOD_NS;
+    set(o, LINE_FAILSAFE, at < PULSE_NS);
+    return at < PULSE_NS ? (int)((PULSE_NS - at) / 1000000) + 1 : 50;
+}
+
+static void hold(holder_t *o)
+{
+    struct pollfd p = {.fd = o->sock, .events = POLLIN};
+    for (;;) {
+        int wait = drive(o);
+        uint8_t bytes[256];
+        if (o->alive && poll(&p, 1, wait) > 0 && read(o->sock, bytes, sizeof bytes) <= 0 && errno != EINTR) {
+            o->alive = false;
+            o->dead_since = boot_ns();
+        } else if (!o->alive) {
+            (void)poll(0, 0, wait);
+        }
+        if (!o->alive && (get(&o->s->quit) || boot_ns() - o->dead_since > o->s->linger_ns))
+            break;
+    }
+    set(o, LINE_LEASE_VALID, 0);
+    set(o, LINE_FAILSAFE, 0);
+}
+
+static _Noreturn void child(host_t *h, int sock, int ready)
+{
+    holder_t o = {.lines = &QSAFP_LINES_SIMULATED, .s = h->pins.s, .sock = sock, .alive = true};
+    char why[200] = {0};
+    prctl(PR_SET_NAME, "qsafp-pins");
+    int null = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < 256; fd++) { /* nothing of the guard's stays open here, its lock least of all */
+        if (fd <= 2 && null >= 0)
+            (void)dup2(null, fd);
+        else if (fd != sock && fd != ready)
+            close(fd);
+    }
+    signal(SIGINT, SIG_IGN);  /* a terminal's interrupt is for the guard; the end of file follows */
+    signal(SIGTERM, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, 0);
+    o.ctx = o.lines->claim(h->o->run_dir, why, sizeof why);
+    (void)!write(ready, why, strlen(why));
+    close(ready);
+    if (!o.ctx)
+        _exit(1);
+    hold(&o);
+    o.lines->release(o.ctx);
+    _exit(0);
+}
+
+int pins_start(host_t *h)
+{
+    int pair[2], ready[2];
+    char why[200];
+    if (strcmp(h->o->board, "simulated") != 0)
+        return fail(h, "board \"%s\": not known here; \"simulated\" is", h->o->board);
+    h->pins.s = mmap(0, sizeof *h->pins.s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (h->pins.s == MAP_FAILED || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) || pipe2(ready, O_CLOEXEC))
+        return fail(h, "pins: %s", strerror(errno));
+    h->pins.s->stale_ns = h->o->stale_after_ms * 1000000u;
+    h->pins.s->linger_ns = h->o->linger_ms * 1000000u;
+    h->pins.s->heartbeat_ns = boot_ns();
+    h->pins.holder = fork();
+    if (h->pins.holder < 0)
+        return fail(h, "pins: %s", strerror(errno));
+    if (h->pins.holder == 0) {
+        close(pair[0]);
+        close(ready[0]);
+        child(h, pair[1], ready[1]);
+    }
+    close(pair[1]);
+    close(ready[1]);
+    h->pins.wake = pair[0];
+    (void)fcntl(h->pins.wake, F_SETFL, O_NONBLOCK);
+    ssize_t n = read(ready[0], why, sizeof why - 1);
+    close(ready[0]);
+    return n > 0 ? fail(h, "pins: %.*s", (int)n, why) : n < 0 ? fail(h, "pins: the holder did not start") : 0;
+}
+
+void pins_stop(host_t *h)
+{
+    if (h->pins.holder <= 0)
+        return;
+    __atomic_store_n(&h->pins.s->valid, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&h->pins.s->quit, 1, __ATOMIC_SEQ_CST);
+    close(h->pins.wake);
+    waitpid(h->pins.holder, 0, 0);
+}
+
+static int want(host_t *h, uint32_t *p, uint32_t level)
+{
+    __atomic_store_n(&h->pins.s->heartbeat_ns, boot_ns(), __ATOMIC_SEQ_CST);
+    if (__atomic_exchange_n(p, level, __ATOMIC_SEQ_CST) == level)
+        return 0;
+    ssize_t n = write(h->pins.wake, "", 1);
+    return n == 1 || errno == EAGAIN ? 0 : QSAFP_E_STORE; /* a full pipe is a wake-up on its way */
+}
+
+int pin_lease_valid(void *ctx, int level)
+{
+    host_t *h = ctx;
+    return want(h, &h->pins.s->valid, level != 0);
+}
+
+int pin_failsafe(void *ctx, int level)
+{
+    host_t *h = ctx;
+    return want(h, &h->pins.s->failsafe, level != 0);
+}
+
+int pin_req(void *ctx)
+{
+    host_t *h = ctx;
+    return want(h, &h->pins.s->req, get(&h->pins.s->req) ^ 1u);
+}

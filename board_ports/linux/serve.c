@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets (docs/formats.md): one loop over gate.sock, ctl.sock, their clients, kicks and signals. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "host.h"
+
+enum { FRAME_BYTES = 4 + QSAFP_FRAME_MAX + 2, RECORDS_PER_SECOND = 10 };
+
+static int listen_at(host_t *h, const char *name, mode_t mode)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int n = snprintf(a.sun_path, sizeof a.sun_path, "%s/%s", h->o->run_dir, name);
+    if (n < 0 || (size_t)n >= sizeof a.sun_path)
+        return fail(h, "%s/%s: longer than the %zu bytes a socket path may have; use a shorter directory", h->o->run_dir, name, sizeof a.sun_path - 1);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    (void)unlink(a.sun_path); /* ours by the lock on the state directory */
+    mode_t was = umask(0777 & ~mode);
+    int err = fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 16);
+    umask(was);
+    return err ? fail(h, "%s: %s", a.sun_path, strerror(errno)) : fd;
+}
+
+static int watch(host_t *h, int fd, void *what)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = what};
+    return epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &e);
+}
+
+int serve_open(host_t *h)
+{
+    sigset_t stop;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    h->gate_fd = listen_at(h, "gate.sock", 0666);
+    h->ctl_fd = h->gate_fd < 0 ? -1 : listen_at(h, "ctl.sock", 0600);
+    if (h->ctl_fd < 0)
+        return -1;
+    h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    h->signal_fd = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
+    bool ok = h->epoll_fd >= 0 && h->signal_fd >= 0 && !watch(h, h->gate_fd, &h->gate_fd) && !watch(h, h->ctl_fd, &h->ctl_fd) &&
+              !watch(h, h->signal_fd, &h->signal_fd) && !watch(h, h->service_event, &h->service_event);
+    return ok ? 0 : fail(h, "epoll: %s", strerror(errno));
+}
+
+/* ---- clients ---- */
+
+static bool send_page(host_t *h, int fd)
+{
+    uint8_t hello[8] = {'Q', 'G', 'P', '1', QSAFP_ABI};
+    union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } ctl = {{0}};
+    struct iovec v = {hello, sizeof hello};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = ctl.bytes, .msg_controllen = sizeof ctl.bytes};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(c), &h->page_fd, sizeof(int));
+    return sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof hello;
+}
+
+static void drop_fds(client_t *c)
+{
+    while (c->nfds)
+        close(c->fds[--c->nfds]);
+}
+
+void client_close(host_t *h, client_t *c)
+{
+    workload_gone(h, c);
+    drop_fds(c);
+    close(c->fd);
+    for (int i = 0; i < CLIENTS_MAX; i++)
+        if (h->clients[i] == c)
+            h->clients[i] = 0;
+    free(c);
+}
+
+static void accept_client(host_t *h, int listener)
+{
+    struct ucred who = {0};
+    socklen_t len = sizeof who;
+    int i = 0, fd = accept4(listener, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0)
+        return;
+    while (i < CLIENTS_MAX && h->clients[i])
+        i++;
+    client_t *c = i < CLIENTS_MAX ? calloc(1, sizeof *c) : 0;
+    bool ctl = listener == h->ctl_fd;
+    bool ok = c && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (!ctl || who.uid == h->o->agent_uid || who.uid == geteuid() || who.uid == 0);
+    if (!ok || (!ctl && !send_page(h, fd))) {
+        free(c);
+        close(fd);
+        return;
+    }
+    *c = (client_t){.fd = fd, .ctl = ctl, .uid = who.uid, .pid = who.pid, .workload = -1, .host = h};
+    c->cmd.q = &h->q;
+    c->cmd.restricted = !ctl;
+    c->cmd.workload = workload_command;
+    c->cmd.host = c;
+    h->clients[i] = c;
+    if (watch(h, fd, c))
+        client_close(h, c);
+}
+
+static ssize_t receive(client_t *c, uint8_t *frame, size_t cap)
+{
+    union { char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))]; struct cmsghdr align; } ctl;
+    struct iovec v = {frame, cap};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = ctl.bytes, .msg_controllen = sizeof ctl.bytes};
+    drop_fds(c);
+    ssize_t n = recvmsg(c->fd, &m, MSG_CMSG_CLOEXEC);
+    for (struct cmsghdr *k = n >= 0 ? CMSG_FIRSTHDR(&m) : 0; k; k = CMSG_NXTHDR(&m, k)) {
+        if (k->cmsg_level != SOL_SOCKET || k->cmsg_type != SCM_RIGHTS)
+            continue;
+        c->nfds = (int)((k->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(c->fds, CMSG_DATA(k), (size_t)c->nfds * sizeof(int));
+    }
+    return m.msg_flags & MSG_TRUNC ? (ssize_t)cap : n; /* too long by length: the parser says so */
+}
+
+/* At most ten records a second per uid, the excess refused: nobody may fill the log (docs/formats.md, Sockets). */
+static bool too_many(host_t *h, client_t *c, const uint8_t *f, size_t n)
+{
+    unsigned used = 0;
+    if (c->ctl || n < 4 || f[1] == QSAFP_OPCODE_STATUS || f[1] == QSAFP_OPCODE_VERSION)
+        return false;
+    uint64_t second = boot_ns() / 1000000000u;
+    for (int i = 0; i < CLIENTS_MAX; i++)
+        if (h->clients[i] && !h->clients[i]->ctl && h->clients[i]->uid == c->uid && h->clients[i]->second == second)
+            used += h->clients[i]->in_second;
+    if (used >= RECORDS_PER_SECOND)
+        return true;
+    c->in_second = c->second == second ? c->in_second + 1 : 1;
+    c->second = second;
+    return false;
+}
+
+static bool answer_status(client_t *c, uint8_t tag, qsafp_command_status_t status)
+{
+    uint8_t f[7] = {0xA5, tag, (uint8_t)status};
+    uint16_t crc = qsafp_crc16(f, 5);
+    f[5] = (uint8_t)crc;
+    f[6] = (uint8_t)(crc >> 8);
+    return write(c->fd, f, sizeof f) == sizeof f;
+}
+
+/* An order is waited for here, outside the frame machine: the answer comes when there is one. */
+static bool is_wait(const client_t *c, const uint8_t *f, size_t n)
+{
+    return n == 7 && f[1] == QSAFP_OPCODE_WORKLOAD && f[2] == 1 && f[3] == 0 && f[4] == 3 && c->workload >= 0 &&
+           (uint16_t)(f[5] | f[6] << 8) == qsafp_crc16(f, 5);
+}
+
+static bool one_frame(host_t *h, client_t *c)
+{
+    uint8_t f[FRAME_BYTES + 1];
+    ssize_t n = receive(c, f, sizeof f);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    if (n == 0)
+        return false;
+    if (is_wait(c, f, (size_t)n)) {
+        c->waiting = true;
+        c->wait_tag = f[0];
+        (void)order_answer(h, c);
+        return true;
+    }
+    if (too_many(h, c, f, (size_t)n))
+        return answer_status(c, f[0], QSAFP_COMMAND_STATUS_RATE_LIMITED);
+    qsafp_command(&c->cmd, f, (size_t)n);
+    return write(c->fd, c->cmd.out, c->cmd.out_len) == (ssize_t)c->cmd.out_len; /* a client that does not read is let go */
+}
+
+static void evidence_note(host_t *h)
+{
+    uint64_t gone = h->store.evidence_pruned;
+    if (!gone)
+        return;
+    qsafp_record_t r = {.event = QSAFP_EVENT_EVIDENCE_PRUNED};
+    for (unsigned i = 0; i < 8; i++)
+        r.data[i] = (uint8_t)(gone >> (8 * i));
+    h->store.evidence_pruned = 0;
+    (void)!qsafp_note(&h->q, &r);
+}
+
+static bool event(host_t *h, struct epoll_event *e)
+{
+    uint64_t sink;
+    if (e->data.ptr == &h->gate_fd || e->data.ptr == &h->ctl_fd)
+        accept_client(h, *(int *)e->data.ptr);
+    else if (e->data.ptr == &h->signal_fd)
+        return false;
+    else if (e->data.ptr == &h->service_event)
+        (void)!read(h->service_event, &sink, sizeof sink);
+    else if (!one_frame(h, e->data.ptr))
+        client_close(h, e->data.ptr);
+    return true;
+}
+
+int serve(host_t *h)
+{
+    struct epoll_event e; /* one at a time: a client that is closed has no event left */
+    int wait = 0;
+    for (;;) {
+        int n = epoll_wait(h->epoll_fd, &e, 1, wait);
+        if (n < 0 && errno != EINTR)
+            return fail(h, "epoll: %s", strerror(errno));
+        if (n > 0 && !event(h, &e))
+            return 0;
+        bool failed = qsafp_service(&h->q) != 0; /* told again */
+        wait = contain(h);
+        evidence_note(h);
+        if (failed || (wait < 0 && h->q.untold))
+            wait = 100;
+    }
+}
+
+void serve_close(host_t *h)
+{
+    for (int i = 0; i < CLIENTS_MAX; i++)
+        if (h->clients[i])
+            client_close(h, h->clients[i]);
+}

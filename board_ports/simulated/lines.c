@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The simulated board: lines are words of a mapped file `pins`, their edges lines of text in `pins.trace`. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lines.h"
+
+static const char *const NAMES[LINES] = {"LEASE_VALID", "FAILSAFE", "VALIDATOR_REQ"};
+
+/* The file as readers map it (tests, demo, `qsafp status`). */
+typedef struct { char mark[16]; uint32_t level[4]; uint64_t changed_ns[4]; } board_t;
+typedef struct { board_t *b; int fd, trace; } simulated_t;
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* A holder whose guard is gone gives way; one whose guard lives has the state directory's lock, so we never get here. */
+static int take_over(int fd)
+{
+    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    for (int i = 0; i < 200; i++) {
+        l.l_type = F_WRLCK;
+        if (fcntl(fd, F_SETLK, &l) == 0)
+            return 0;
+        if (fcntl(fd, F_GETLK, &l) == 0 && l.l_type != F_UNLCK && l.l_pid > 0 && i % 20 == 0)
+            kill(l.l_pid, SIGTERM);
+        struct timespec nap = {.tv_nsec = 10000000};
+        nanosleep(&nap, 0);
+    }
+    return -1;
+}
+
+static void *claim(const char *run_dir, char *why, size_t why_len)
+{
+    char path[PATH_MAX];
+    simulated_t *s = calloc(1, sizeof *s);
+    if (!s)
+        return 0;
+    snprintf(path, sizeof path, "%s/pins", run_dir);
+    s->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    snprintf(path, sizeof path, "%s/pins.trace", run_dir);
+    s->trace = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (s->fd < 0 || s->trace < 0 || ftruncate(s->fd, 4096)) {
+        snprintf(why, why_len, "%s: %s", path, strerror(errno));
+        return 0;
+    }
+    if (take_over(s->fd)) {
+        snprintf(why, why_len, "%s/pins: held by another process", run_dir);
+        return 0;
+    }
+    s->b = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+    if (s->b == MAP_FAILED) {
+        snprintf(why, why_len, "%s/pins: %s", run_dir, strerror(errno));
+        return 0;
+    }
+    memset(s->b, 0, sizeof *s->b);
+    memcpy(s->b->mark, "SIMULATED PINS", 14);
+    return s;
+}
+
+static int drive(void *ctx, qsafp_line_t line, int level)
+{
+    simulated_t *s = ctx;
+    char text[80];
+    uint64_t now = now_ns();
+    __atomic_store_n(&s->b->level[line], (uint32_t)level, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->b->changed_ns[line], now, __ATOMIC_SEQ_CST);
+    int n = snprintf(text, sizeof text, "%llu %s %d\n", (unsigned long long)now, NAMES[line], level);
+    (void)!write(s->trace, text, (size_t)n); /* a trace that cannot be written never keeps a line high */
+    return 0;
+}
+
+static void release(void *ctx)
+{
+    simulated_t *s = ctx;
+    munmap(s->b, 4096);
+    close(s->fd);
+    close(s->trace);
+    free(s);
+}
+
+const qsafp_lines_t QSAFP_LINES_SIMULATED = {.name = "simulated", .claim = claim, .drive = drive, .release = release};

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard: the process that holds the permission (architecture decision 2)."""

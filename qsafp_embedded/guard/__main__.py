@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m qsafp_embedded.guard``: enrol this device, or be its guard."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .._core import guard_run
+from ..errors import QsafpError
+from . import config, enrol
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(
+        prog="python -m qsafp_embedded.guard",
+        description="Holds this device's permission to infer: verifies leases, keeps the gate, the timer, the pins and the log.",
+        epilog="First: --init, once. It prints what validators need to know of this device and leaves all secrets in state_dir.",
+    )
+    p.add_argument("--config", type=Path, required=True, metavar="guard.toml")
+    p.add_argument("--init", action="store_true", help="make ueid, keys and the first record, print the public enrolment, and end")
+    p.add_argument("--k0", type=Path, metavar="FILE", help="with --init: where the auditor's seal key goes (default: k0 beside state_dir)")
+    return p.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    args = _arguments(argv)
+    try:
+        settings = config.load(args.config)
+        if args.init:
+            print(json.dumps(enrol.enrol(settings, k0=args.k0 or settings.state_dir.parent / "k0")))
+        else:
+            guard_run(enrol.options(settings))
+    except (QsafpError, OSError) as no:
+        print(f"guard: {no}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

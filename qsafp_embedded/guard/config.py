@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""guard.toml, and what the C core is told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._core import sha256
+from ..errors import ConfigError
+from ..settings import read_toml, settings
+
+__all__ = ["DEFAULTS", "GuardConfig", "load", "model_hash"]
+
+MONTH_MS = 31 * 24 * 3600 * 1000
+
+# Every key of guard.toml; a type marks one that must be given.
+DEFAULTS: dict[str, Any] = {
+    "lease": "main",  # lease name: one guard, one log, one ueid
+    "run_dir": str,  # sockets and pins; 0755
+    "state_dir": str,  # keys, log, evidence; 0700
+    "set": "",  # the validator set document; needed to run, not to enrol
+    "model": "",  # the model file that leases name ...
+    "model_hash": "",  # ... or its SHA-256 in hex
+    "duration_ms": 60_000,
+    "warning_ms": 10_000,
+    "grace_ms": 5_000,  # the gate is closed, the workload held, a renewal resumes it
+    "initial_ms": 0,  # OC-2: validators deny REREGISTER past registered + initial + extension; 0 is no limit
+    "extension_ms": 0,
+    "stale_after_ms": 1_000,  # a dead guard closes the gate within this
+    "tick_ms": 100,
+    "drain_ms": 200,  # a workload's time to finish its batch before it is frozen
+    "linger_ms": 60_000,  # the pin holder's life after the guard's death
+    "evidence_mb": 64,
+    "board": "simulated",
+    "level": 1,  # isolation level the guard claims (requirements CD-5)
+    "agent_uid": -1,  # who may use ctl.sock beside root and the guard's own user
+}
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """Settings with absolute paths; times in ms."""
+
+    values: dict[str, Any]
+    run_dir: Path
+    state_dir: Path
+    set_path: Path | None
+    model: bytes
+
+    def options(self) -> dict[str, Any]:
+        """The numbers and strings of qsafp_guard_options_t; keys and set document are added by the caller."""
+        v = self.values
+        uid = v["agent_uid"] if v["agent_uid"] >= 0 else os.getuid()
+        return {
+            "run_dir": str(self.run_dir),
+            "state_dir": str(self.state_dir),
+            "board": v["board"],
+            "model": self.model,
+            "policy_ms": [v["warning_ms"], v["grace_ms"], v["initial_ms"], v["extension_ms"]],
+            "evidence_max": v["evidence_mb"] << 20,
+            "agent_uid": uid,
+            **{k: v[k] for k in ("duration_ms", "stale_after_ms", "tick_ms", "drain_ms", "level", "linger_ms")},
+        }
+
+
+def model_hash(path: Path) -> bytes:
+    """SHA-256 of a model file; raises ConfigError if it cannot be read."""
+    try:
+        return sha256(path.read_bytes())
+    except OSError as why:
+        raise ConfigError(f"model {path}: {why.strerror}") from why
+
+
+def _limits(v: dict[str, Any], where: str) -> None:
+    rules = (
+        ("duration_ms", 1, MONTH_MS),
+        ("warning_ms", 0, v["duration_ms"]),
+        ("grace_ms", 0, MONTH_MS),
+        ("initial_ms", 0, 1 << 53),
+        ("extension_ms", 0, 1 << 53),
+        ("tick_ms", 1, 10_000),
+        ("stale_after_ms", v["tick_ms"] * 2, 59_999),
+        ("drain_ms", 0, 60_000),
+        ("linger_ms", 0, 1 << 40),
+        ("evidence_mb", 1, 1 << 20),
+        ("level", 0, 6),
+    )
+    for key, low, high in rules:
+        if not low <= v[key] <= high:
+            raise ConfigError(f"{where}: {key} = {v[key]} is outside {low}..{high}")
+    name = v["lease"]
+    if not name or len(name) > 32 or not all(c.isalnum() or c in "-_" for c in name):
+        raise ConfigError(f"{where}: lease = {name!r} is not a name of letters, digits, - and _")
+
+
+def _model(v: dict[str, Any], base: Path, where: str) -> bytes:
+    if bool(v["model"]) == bool(v["model_hash"]):
+        raise ConfigError(f"{where}: give either model (a file) or model_hash (64 hex digits)")
+    if v["model"]:
+        return model_hash(base / v["model"])
+    try:
+        digest = bytes.fromhex(v["model_hash"])
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise ConfigError(f"{where}: model_hash is not 64 hex digits")
+    return digest
+
+
+def load(path: Path) -> GuardConfig:
+    """Read guard.toml; relative paths are relative to its folder.  Raises: ConfigError."""
+    v = settings(read_toml(path), DEFAULTS, str(path))
+    base = path.resolve().parent
+    _limits(v, str(path))
+    return GuardConfig(v, base / v["run_dir"], base / v["state_dir"], base / v["set"] if v["set"] else None, _model(v, base, str(path)))

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Enrolment and keys: what ``guard --init`` makes, and what a start reads (HW-11).  Imports no crypto library but PyNaCl's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .._core import guard_create
+from ..errors import ConfigError
+from ..keyfile import read_secret, write_secret
+from .config import GuardConfig
+
+__all__ = ["enrol", "options"]
+
+
+def sodium_path() -> str:
+    """The shared object that holds libsodium, found without loading the Python package around it; raises ConfigError."""
+    spec = importlib.util.find_spec("nacl")
+    found = sorted(Path(spec.submodule_search_locations[0]).glob("_sodium*.so")) if spec and spec.submodule_search_locations else []
+    if not found:
+        raise ConfigError("pynacl is not installed; run: pip install pynacl")
+    return str(found[0])
+
+
+def _secret_key(seed: bytes) -> bytes:
+    """Seed and public key, as libsodium keeps an Ed25519 secret key."""
+    from nacl.bindings import crypto_sign_seed_keypair
+
+    pair: tuple[bytes, bytes] = crypto_sign_seed_keypair(seed)
+    return pair[1]
+
+
+def _common(config: GuardConfig) -> dict[str, Any]:
+    state = config.state_dir
+    try:
+        ueid = bytes.fromhex((state / "ueid").read_text().strip())
+        key = bytes.fromhex((state / "device.pub").read_text().strip())
+    except (OSError, ValueError) as why:
+        raise ConfigError(f"{state}: not enrolled; run: python -m qsafp_embedded.guard --init --config ...") from why
+    seed = read_secret(state / "device.key", "device")
+    return {
+        **config.options(),
+        "ueid": ueid,
+        "secret_key": seed + key,
+        "nonce_key": read_secret(state / "nonce.key", "nonce"),
+        "seal_key": bytes(32),
+        "sodium": sodium_path(),
+        "set": b"",
+    }
+
+
+def options(config: GuardConfig) -> dict[str, Any]:
+    """Everything the C guard needs to run; raises ConfigError that names what is missing."""
+    if config.set_path is None:
+        raise ConfigError("guard.toml: 'set' is missing: the path of the validator set document")
+    try:
+        document = config.set_path.read_bytes()
+    except OSError as why:
+        raise ConfigError(f"set document {config.set_path}: {why.strerror}") from why
+    config.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+    return {**_common(config), "set": document}
+
+
+def enrol(config: GuardConfig, *, k0: Path) -> dict[str, str]:
+    """Make ueid, keys, K_0 and record 0; returns the public enrolment, also written beside the state directory.
+
+    Args: k0: where the first seal key goes, 0600: hand it to the auditor; the guard keeps only what evolves from it.
+    Raises: ConfigError if this device is enrolled already, QsafpError if the log cannot be made.
+    """
+    if config.state_dir.exists():
+        raise ConfigError(f"{config.state_dir}: enrolled already; a second lease name is a second device: give it its own state_dir")
+    state = config.state_dir.with_name(config.state_dir.name + ".part")
+    shutil.rmtree(state, ignore_errors=True)  # an enrolment that was cut
+    state.mkdir(parents=True, mode=0o700)
+    seed, seal = secrets.token_bytes(32), secrets.token_bytes(32)
+    secret = _secret_key(seed)
+    ueid = b"\x01" + secrets.token_bytes(32)
+    write_secret(state / "device.key", "device", seed)
+    write_secret(state / "nonce.key", "nonce", secrets.token_bytes(32))
+    (state / "device.pub").write_text(secret[32:].hex() + "\n")
+    (state / "ueid").write_text(ueid.hex() + "\n")
+    log_id = guard_create({**_common(replace(config, state_dir=state)), "seal_key": seal})
+    public = {"lease": config.values["lease"], "ueid": ueid.hex(), "key": secret[32:].hex(), "log_id": log_id.hex()}
+    write_secret(k0, "seal", seal)
+    state.rename(config.state_dir)
+    _write(state.parent / "enrolment.json", json.dumps(public, indent=1) + "\n")
+    return public
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
