@@ -60,6 +60,8 @@ def _show(service: Service, path: str) -> Any:
         return pages.decisions(service)
     if path == "/devices":
         return pages.devices(service)
+    if path == "/applicants":
+        return list(service.applicants.values())
     if path == "/pending":
         return pages.pending(service)
     return pages.health(service) if path == "/health" else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError, QsafpError
 
-__all__ = ["admit", "allow", "applicants", "decisions", "devices", "health", "pending", "release", "revoke"]
+__all__ = ["allow", "applicants", "decisions", "devices", "health", "pending", "release", "revoke"]
 
 SECONDS = 10.0
 
@@ -56,7 +56,7 @@ def revoke(path: Path, ueid: bytes, *, text: str = "revoked by an operator") -> 
 
 
 def allow(path: Path, ueid: bytes) -> dict[str, Any]:
-    """Lift a revocation; releases nothing."""
+    """Lift a revocation, or register a device that applied; releases nothing."""
     return dict(_call(path, "POST", "/allow", {"ueid": ueid.hex()}))
 
 
@@ -66,13 +66,8 @@ def release(path: Path, ueid: bytes, sequence: int, *, record_hash: bytes | None
     return dict(_call(path, "POST", "/release", {"ueid": ueid.hex(), "sequence": sequence, "hash": shown}))
 
 
-def admit(path: Path, ueid: bytes) -> dict[str, Any]:
-    """Register a device that applied by an OC-1 message."""
-    return dict(_call(path, "POST", "/admit", {"ueid": ueid.hex()}))
-
-
 def applicants(path: Path) -> list[dict[str, Any]]:
-    """Return the devices that applied and wait for ``admit``."""
+    """Return the devices that applied by an OC-1 message and wait for ``allow``."""
     return list(_call(path, "GET", "/applicants"))
 
 

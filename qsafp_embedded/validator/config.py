@@ -13,7 +13,7 @@ from typing import Any
 from .._tables import Reason
 from ..errors import ConfigError
 
-__all__ = ["Config", "Device", "Policy", "Relay", "load", "parse"]
+__all__ = ["Config", "Device", "Policy", "Relay", "load", "parse", "read_device"]
 
 UEID_BYTES = 33
 RELEASABLE = ("LEASE_EXPIRED", "NETWORK_TIMEOUT", "BUS", "LOG_FULL")
@@ -132,7 +132,8 @@ def _relay(table: Mapping[str, Any], directory: Path, where: str) -> Relay:
     return Relay(_get(table, "name", str, where), _hex(table, "spki", 32, where), directory / _get(table, "cert", str, where))
 
 
-def _device(table: Mapping[str, Any], where: str) -> Device:
+def read_device(table: Mapping[str, Any], where: str) -> Device:
+    """Read one device: ueid, key, log_id, models (hex; ``["*"]`` is any) and registered (Unix s); raises ConfigError."""
     _known(table, ("ueid", "key", "log_id", "models", "registered"), where)
     listed = _get(table, "models", list, where)
     models = None if listed == ["*"] else frozenset(_hex({"models": m}, "models", 32, where) for m in listed)
@@ -190,7 +191,7 @@ def parse(text: str, directory: Path, *, where: str = "validator.toml") -> Confi
     index = _get(table, "index", int, where)
     devices: dict[bytes, Device] = {}
     for item, at in _tables(table, "device", where):
-        device = _device(item, at)
+        device = read_device(item, at)
         if device.ueid in devices:
             raise ConfigError(f"{at}: ueid {device.ueid.hex()} stands twice")
         devices[device.ueid] = device

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs
 from aiohttp import StreamReader, http, web
 
 from ..errors import FormatError, StoreError
-from . import pages
+from . import messages, pages
 from .service import NotKnown, Service
-from .tls import spki_of_certificate
+from .tls import key_of_certificate
 
 __all__ = ["BODY_MAX", "Face", "serve"]
 
@@ -40,27 +40,28 @@ class Face:
     def __init__(self, service: Service) -> None:
         """Speak for ``service``."""
         self.service = service
-        self._spki: dict[bytes, bytes] = {}
+        self._seen: dict[bytes, tuple[bytes, bytes]] = {}
         self._routes: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/renew"): self._renew,
             ("GET", "/v1/revocation"): self._revocation,
             ("POST", "/v1/lease"): self._lease,
+            ("POST", "/v1/messages"): self._messages,
             ("GET", "/v1/devices"): self._devices,
             ("GET", "/healthz"): self._health,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/openapi.json"): self._openapi,
         }
 
-    def relay(self, request: web.BaseRequest) -> str | None:
-        """Return the name of the relay whose pinned key holds this connection, None for any other."""
+    def relay(self, request: web.BaseRequest) -> bytes | None:
+        """Return the raw Ed25519 key of the relay that holds this connection, None unless its SPKI is a configured one."""
         channel = request.transport.get_extra_info("ssl_object") if request.transport else None
         der = channel.getpeercert(binary_form=True) if channel else None
         if der is None:
             return None
-        spki = self._spki.get(der)
-        if spki is None:
-            spki = self._spki[der] = spki_of_certificate(der)
-        return next((r.name for r in self.service.config.relays if r.spki == spki), None)
+        known = self._seen.get(der)
+        if known is None:
+            known = self._seen[der] = key_of_certificate(der)
+        return known[1] if any(r.spki == known[0] for r in self.service.config.relays) else None
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer one request of a relay; refusals of its form are JSON, everything a device should see is signed."""
@@ -98,6 +99,10 @@ class Face:
             raise FormatError("ueid=<hex> and serial=<number> are needed") from why
         found = await self.service.poll(ueid, serial)
         return web.Response(status=204) if found is None else web.Response(body=found, headers=CBOR)
+
+    async def _messages(self, request: web.BaseRequest) -> web.Response:
+        message = messages.read(await request.read(), self.relay(request) or b"", self.service.clock())
+        return _json(await messages.handle(self.service, message))
 
     async def _devices(self, request: web.BaseRequest) -> web.Response:
         return _json(pages.devices(self.service))

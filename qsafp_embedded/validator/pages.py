@@ -118,6 +118,9 @@ OPENAPI: dict[str, Any] = {
         },
         "/v1/lease": {"post": _operation("show the lease that runs", {"204": "taken note of", **_REFUSED}, body="application/cbor")},
         "/v1/revocation": {"get": _POLL},
+        "/v1/messages": {
+            "post": _operation("OC-1 message: register, renew, status, shutdown", {"200": "JSON", **_REFUSED}, body="application/json")
+        },
         "/v1/devices": {"get": _operation("list registered devices", {"200": "JSON"})},
         "/healthz": {"get": _operation("tell whether it works", {"200": "JSON", "503": "the store failed; JSON"})},
         "/metrics": {"get": _operation("counters", {"200": "Prometheus text"})},

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,13 +15,14 @@ from .. import cose, keys, sets
 from .._core import cbor_dumps, cbor_loads
 from .._tables import Refusal, RefusalClass
 from ..errors import QsafpError
-from .config import Config, Device
+from .config import Config, Device, read_device
 from .decide import Decision, FailSafe, Request, State, Terms, decide, parse, seen_lease
 from .store import Rows, Store
 
 __all__ = ["Identity", "NotKnown", "Service", "wall_ms"]
 
 POLL_SECONDS = 25.0
+APPLICANTS_MAX = 256
 
 
 class NotKnown(QsafpError, PermissionError):
@@ -70,6 +72,13 @@ class Service:
         self.counts: Counter[str] = Counter()
         self.waits: dict[bytes, tuple[FailSafe, int]] = {}
         self.admitted: dict[bytes, Device] = {}
+        self.stopped: set[bytes] = set()
+        self.applicants: dict[bytes, dict[str, Any]] = {}
+        for ueid, document, accepted in store.read("SELECT ueid, document, accepted FROM applicant"):
+            if accepted:
+                self.admitted[ueid] = read_device(json.loads(document), "application")
+            else:
+                self.applicants[ueid] = json.loads(document)
         self._events: dict[bytes, asyncio.Event] = {}
         self.reload(config, members)
 
@@ -114,6 +123,7 @@ class Service:
         answer = self.identity.approve(r.lease) if d.code is None else self.identity.refuse(r.payload_hash, d.code, d.text, d.data)
         if d.keep:
             self.waits.pop(d.state.ueid, None)
+            self.stopped.discard(d.state.ueid)
             await self.store.put(d.state._replace(answer=answer), self._note(d.state, d.code))
         elif d.deny:
             answer = await self._equivocation(r, d, answer)
@@ -197,9 +207,33 @@ class Service:
             event.set()
         return token
 
+    async def apply(self, document: dict[str, Any]) -> str:
+        """Take an application for registration (OC-1): ``registered`` or ``pending``, which only a person ends; raises ConfigError."""
+        device = read_device(document, "application")
+        if device.ueid in self.devices or device.ueid in self.admitted:
+            return "registered"
+        if device.ueid not in self.applicants and len(self.applicants) >= APPLICANTS_MAX:
+            raise NotKnown("too many applications wait here")
+        if device.ueid not in self.applicants:
+            self.applicants[device.ueid] = document
+            await self.store.write([("applicant", (device.ueid, json.dumps(document), 0))])
+        return "pending"
+
+    async def _admit(self, ueid: bytes) -> None:
+        document = self.applicants.get(ueid)
+        if document is None:
+            raise NotKnown(f"device {ueid.hex()} is not registered here and did not apply")
+        await self.store.write([("applicant", (ueid, json.dumps(document), 1))])
+        self.admitted[ueid] = read_device(document, "application")
+        self.applicants.pop(ueid, None)
+
     async def allow(self, ueid: bytes) -> None:
-        """Lift a revocation: an act apart from any release (docs/formats.md, Release); raises NotKnown."""
-        self.device(ueid)
+        """Register a device that applied, or lift a revocation: acts apart from any release (docs/formats.md, Release).
+
+        Raises NotKnown for a device that neither is registered nor applied.
+        """
+        if ueid not in self.devices and ueid not in self.admitted:
+            await self._admit(ueid)
         state = self.store.state(ueid)
         await self.store.put(state._replace(revoked=False, revocation=b""))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -17,7 +18,15 @@ from .. import keys
 from .._core import sha256
 from ..errors import ConfigError
 
-__all__ = ["NO_CHECK_TIME", "load_identity", "make_certificate", "server_context", "spki_of_certificate", "spki_of_key"]
+__all__ = [
+    "NO_CHECK_TIME",
+    "key_of_certificate",
+    "load_identity",
+    "make_certificate",
+    "server_context",
+    "spki_of_certificate",
+    "spki_of_key",
+]
 
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: keys are pinned, no wall clock decides anything
 
@@ -42,10 +51,16 @@ def spki_of_key(key: keys.Ed25519Key) -> bytes:
     return sha256(key.private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
+def key_of_certificate(der: bytes) -> tuple[bytes, bytes]:
+    """Return the SHA-256 of a certificate's SubjectPublicKeyInfo, and its raw key (empty unless Ed25519); raises ValueError."""
+    public = x509.load_der_x509_certificate(der).public_key()
+    spki = sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return spki, public.public_bytes_raw() if isinstance(public, Ed25519PublicKey) else b""
+
+
 def spki_of_certificate(der: bytes) -> bytes:
     """Return the SHA-256 of a certificate's SubjectPublicKeyInfo; raises ValueError if it is no certificate."""
-    public = x509.load_der_x509_certificate(der).public_key()
-    return sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return key_of_certificate(der)[0]
 
 
 def load_identity(context: ssl.SSLContext, key: keys.Ed25519Key, certificate: Path) -> None:
