@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "AuditError",
     "ConfigError",
@@ -51,12 +53,14 @@ class LeaseRefused(QsafpError, PermissionError):
     """The gate is closed (HW-5).
 
     Attributes: ``reason`` (name from the reason table), ``since`` (seconds the last lease has been over, None if unknown),
-    ``serial`` of the last lease, ``resume`` (what opens the gate again).
+    ``serial`` of the last lease, ``resume`` (what opens the gate again), ``refused_by`` (indexes of validators that said no).
     """
 
-    def __init__(self, message: str, *, reason: str = "", since: float | None = None, serial: int = 0, resume: str = "") -> None:
+    def __init__(
+        self, message: str, *, reason: str = "", since: float | None = None, serial: int = 0, resume: str = "", refused_by: Sequence[int] = ()
+    ) -> None:
         super().__init__(message)
-        self.reason, self.since, self.serial, self.resume = reason, since, serial, resume
+        self.reason, self.since, self.serial, self.resume, self.refused_by = reason, since, serial, resume, tuple(refused_by)
 
 
 class LeaseExpired(LeaseRefused):

@@ -200,10 +200,11 @@ static void evidence_note(host_t *h)
 static bool event(host_t *h, struct epoll_event *e)
 {
     uint64_t sink;
+    struct signalfd_siginfo signal;
     if (e->data.ptr == &h->gate_fd || e->data.ptr == &h->ctl_fd)
         accept_client(h, *(int *)e->data.ptr);
     else if (e->data.ptr == &h->signal_fd)
-        return false;
+        return read(h->signal_fd, &signal, sizeof signal) < 0;
     else if (e->data.ptr == &h->service_event)
         (void)!read(h->service_event, &sink, sizeof sink);
     else if (!one_frame(h, e->data.ptr))

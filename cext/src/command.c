@@ -82,6 +82,7 @@ static qsafp_command_status_t op_status(qsafp_command_t *c)
     put_bytes(c, q->st.latch_hash, 32);
     put(c, q->st.boot, 4);
     put(c, port_now(q), 8);
+    put(c, (uint64_t)(q->lease_denied | q->pending.denied), 2); /* who said no, by index */
     return QSAFP_COMMAND_STATUS_OK;
 }
 

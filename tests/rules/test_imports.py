@@ -8,7 +8,7 @@ import ast
 from repo import package
 
 ORDER = (
-    *("errors", "model", "_tables", "_core", "keys", "lease", "audit", "gate"),
+    *("errors", "_tables", "model", "_core", "keyfile", "keys", "cose", "sets", "lease", "audit", "gate", "client"),
     *("capability", "hardware", "enforce", "integrations"),
     *("guard", "validator", "agent", "cli"),
 )
