@@ -27,7 +27,7 @@ CHUNK = 1000
 OLD_DEFAULT = 2**64 - 1
 RECORD_BYTES = 256
 FRAME_MAX = 5 + 1024 + 2
-STATUS = struct.Struct("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQ")
+STATUS = struct.Struct("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQH")
 REMEDY = "start it: python -m qsafp_embedded.guard --config …/guard/guard.toml"
 
 
@@ -50,7 +50,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Status:
-    """Answer of opcode 0x01 (docs/formats.md): times in ns or ms as named, sizes in records, hashes and ids as bytes."""
+    """Answer of opcode 0x01 (docs/formats.md): times in ns or ms as named, sizes in records; ``denied`` has a bit per validator index."""
 
     remaining_ns: int
     duration_ms: int
@@ -74,6 +74,7 @@ class Status:
     latch_hash: bytes
     boot: int
     now_ns: int
+    denied: int
 
     @property
     def renew_wanted(self) -> bool:
@@ -270,7 +271,8 @@ class GuardClient:
 
     def status(self) -> Status:
         """Ask for the state of the lease (opcode 0x01); raises GuardUnavailable, CommandRefused."""
-        return Status(*STATUS.unpack(self._exact(self._command(Opcode.STATUS), STATUS.size)))
+        answer = self._command(Opcode.STATUS)  # later versions may say more
+        return Status(*STATUS.unpack(self._exact(answer[: STATUS.size], STATUS.size)))
 
     def begin(self) -> tuple[int, int]:
         """Make or repeat the pending request; returns its length in bytes and its serial."""

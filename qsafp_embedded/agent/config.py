@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -57,7 +58,7 @@ def _value(key: str, value: Any, directory: Path, where: str) -> Any:
         return float(value)
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{where}: '{key}' is not a path")
-    return directory / value
+    return Path(os.path.normpath(directory / value))
 
 
 def parse(text: str, directory: Path, *, where: str = "agent.toml") -> Config:

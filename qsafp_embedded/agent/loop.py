@@ -241,11 +241,15 @@ class Agent:
 
 async def serve(config: Config, owner: GuardOwner) -> None:
     """Run an agent until SIGTERM or SIGINT; raises ConfigError if it cannot start."""
-    loop = asyncio.get_running_loop()
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     agent = Agent(config, load_set(config.set), owner)
-    work = asyncio.create_task(agent.run())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
+        loop.add_signal_handler(number, stop.set)  # however often it comes, the end is clean
+    ends = [asyncio.create_task(agent.run()), asyncio.create_task(stop.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in ends:
+        task.cancel()
+    for result in await asyncio.gather(*ends, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
     _say("stopped; the lease runs to its end")
