@@ -41,7 +41,7 @@ class Face:
         """Speak for ``service``."""
         self.service = service
         self._seen: dict[bytes, tuple[bytes, bytes]] = {}
-        self._routes: dict[tuple[str, str], Handler] = {
+        self.routes: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/renew"): self._renew,
             ("GET", "/v1/revocation"): self._revocation,
             ("POST", "/v1/lease"): self._lease,
@@ -68,7 +68,7 @@ class Face:
         if self.relay(request) is None:
             return _error(403, "this key is no relay of this validator")
         path = request.raw_path.partition("?")[0]
-        handler = self._routes.get((request.method, path))
+        handler = self.routes.get((request.method, path))
         if handler is None:
             return _error(404, "no such resource")
         if (request.content_length or 0) > LIMITS.get(path, BODY_MAX):
@@ -126,7 +126,8 @@ def _limited(
 
 async def serve(face: Face, host: str, port: int, context: ssl.SSLContext) -> tuple[web.ServerRunner, int]:
     """Listen; return the runner, whose ``cleanup`` ends it, and the port in use.  Raises OSError."""
-    runner = web.ServerRunner(web.Server(face.answer, request_factory=_limited, access_log=None), shutdown_timeout=1.0)
+    server = web.Server(face.answer, request_factory=_limited, access_log=None, keepalive_timeout=3600.0)
+    runner = web.ServerRunner(server, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
     return runner, runner.addresses[0][1]

@@ -46,7 +46,7 @@ def canonical(value: Any) -> bytes:
         return b"%d" % value
     if isinstance(value, list):
         return b"[" + b",".join(canonical(v) for v in value) + b"]"
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(isinstance(k, str) for k in value):
         pairs = sorted(value.items(), key=lambda kv: kv[0].encode("utf-16-be", "surrogatepass"))
         return b"{" + b",".join(canonical(k) + b":" + canonical(v) for k, v in pairs) + b"}"
     raise FormatError(f"JSON: no canonical form here for {value!r}")

@@ -85,6 +85,7 @@ def metrics(service: Service) -> str:
     lines += ["# TYPE qsafp_validator_commits_total counter", f"qsafp_validator_commits_total {service.store.commits}"]
     gauges = {
         "devices": len(service.devices) + len(service.admitted),
+        "waiting_polls": service.waiting_polls,
         "pending_releases": len(service.waits),
         "set_epoch": service.members.epoch,
         "lab": int(service.members.lab),

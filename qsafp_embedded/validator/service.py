@@ -80,6 +80,7 @@ class Service:
             else:
                 self.applicants[ueid] = json.loads(document)
         self._events: dict[bytes, asyncio.Event] = {}
+        self.waiting_polls = 0
         self.reload(config, members)
 
     def reload(self, config: Config, members: sets.ValidatorSet) -> None:
@@ -177,10 +178,13 @@ class Service:
             return self.identity.refuse(bytes(32), Refusal.STATE_BEHIND, "show the lease of this serial", state.highest)
         if not state.revoked:
             event = self._events.setdefault(ueid, asyncio.Event())
+            self.waiting_polls += 1
             try:
                 await asyncio.wait_for(event.wait(), seconds)
             except TimeoutError:
                 return None
+            finally:
+                self.waiting_polls -= 1
         return await self._revocation(ueid)
 
     async def _revocation(self, ueid: bytes) -> bytes | None:
