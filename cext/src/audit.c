@@ -5,7 +5,6 @@
  * erased, so a whole sector is always free and the fail-safe record has room even when an erase fails. */
 #include <string.h>
 
-#include "qsafp.h"
 #include "record.h"
 
 static uint32_t offset_of(const qsafp_audit_t *a, uint64_t seq)
@@ -16,33 +15,22 @@ static uint32_t offset_of(const qsafp_audit_t *a, uint64_t seq)
 /* Stamps, hashes and programs; a store that fails half-way is not written again before it was recovered. */
 static int write(qsafp_audit_t *a, qsafp_record_t *r)
 {
-    uint8_t bytes[QSAFP_RECORD_BYTES];
+    bool seal_due = a->next % QSAFP_SECTOR_SLOTS == QSAFP_SECTOR_SLOTS - 1;
+    r->magic = QSAFP_RECORD_MAGIC;
     r->seq = a->next;
     r->boot_ns = a->port->now_ns(a->ctx);
     r->wall_ms = a->port->wall_ms(a->ctx);
     r->boot = a->boot;
-    r->flags = (uint16_t)((r->flags & (RECORD_EVIDENCE | RECORD_REPORTED)) | (r->wall_ms ? RECORD_WALL : 0));
-    memset(r->seal, 0, sizeof r->seal);
-    if (r->seq % QSAFP_SECTOR_SLOTS == QSAFP_SECTOR_SLOTS - 1) {
-        r->flags |= RECORD_SEALED;
-        memset(r->seal, 0xFF, sizeof r->seal); /* the log writer seals it */
-    }
-    qsafp_record_encode(r, bytes);
-    qsafp_record_hash(r->hash, a->head, bytes);
-    memcpy(bytes + 208, r->hash, 32);
-    if (a->port->log_prog(a->ctx, offset_of(a, r->seq), bytes, sizeof bytes)) {
+    r->flags = (uint16_t)((r->flags & (RECORD_EVIDENCE | RECORD_REPORTED)) | (r->wall_ms ? RECORD_WALL : 0) | (seal_due ? RECORD_SEALED : 0));
+    memset(r->seal, seal_due ? 0xFF : 0, sizeof r->seal); /* the log writer seals it */
+    qsafp_record_hash(r->hash, a->head, (const uint8_t *)r);
+    if (a->port->log_prog(a->ctx, offset_of(a, r->seq), r, sizeof *r)) {
         a->failed = true;
         return QSAFP_E_STORE;
     }
     memcpy(a->head, r->hash, 32);
     a->next++;
     return 0;
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-    for (unsigned i = 0; i < 8; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
 }
 
 /* Erases the sector that starts at sequence `a->erased_upto`; what it held is covered by the tree first. */
@@ -61,10 +49,10 @@ static int erase_ahead(qsafp_audit_t *a, qsafp_record_t *pruned)
     a->first = end;
     a->erased_upto += QSAFP_SECTOR_SLOTS;
     *pruned = (qsafp_record_t){.event = QSAFP_EVENT_LOG_PRUNED};
-    put64(pruned->data, old);
-    put64(pruned->data + 8, end - 1);
+    const uint64_t range[2] = {old, end - 1};
+    memcpy(pruned->data, range, 16);
     memcpy(pruned->data + 16, last + 208, 32);
-    put64(pruned->data + 48, a->tree.size);
+    memcpy(pruned->data + 48, &a->tree.size, 8);
     return 0;
 }
 
@@ -146,12 +134,11 @@ typedef struct { uint64_t count, max; bool any; } found_t;
 
 static int look(qsafp_audit_t *a, uint32_t slot, qsafp_record_t *r, bool *is_blank)
 {
-    uint8_t rec[QSAFP_RECORD_BYTES];
-    int err = a->port->log_read(a->ctx, slot * QSAFP_RECORD_BYTES, rec, sizeof rec);
-    *is_blank = !err && blank(rec);
+    int err = a->port->log_read(a->ctx, slot * QSAFP_RECORD_BYTES, r, sizeof *r);
+    *is_blank = !err && blank((const uint8_t *)r);
     if (err)
         return err;
-    return qsafp_record_decode(r, rec) || r->seq % a->slots != slot ? QSAFP_E_CORRUPT : 0;
+    return record_check(r) || r->seq % a->slots != slot ? QSAFP_E_CORRUPT : 0;
 }
 
 static int find(qsafp_audit_t *a, found_t *f)

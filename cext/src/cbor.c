@@ -15,7 +15,6 @@ static uint64_t fail(qsafp_cbor_r *r, int err)
 
 static uint64_t head(qsafp_cbor_r *r, int *major)
 {
-    static const uint64_t least[4] = {24, 0x100, 0x10000, 0x100000000};
     if (r->err)
         return 0;
     if (r->p >= r->end)
@@ -26,13 +25,14 @@ static uint64_t head(qsafp_cbor_r *r, int *major)
         return info;
     if (info > 27)
         return fail(r, QSAFP_E_NOT_CANONICAL); /* reserved, or indefinite length */
-    size_t n = (size_t)1 << (info - 24);
+    unsigned n = 1u << (info - 24);
     if ((size_t)(r->end - r->p) < n)
         return fail(r, QSAFP_E_MALFORMED);
     uint64_t v = 0;
-    while (n--)
+    for (unsigned i = 0; i < n; i++)
         v = v << 8 | *r->p++;
-    return v < least[info - 24] ? fail(r, QSAFP_E_NOT_CANONICAL) : v;
+    uint32_t half = (uint32_t)(n == 8 ? v >> 32 : n == 1 ? v / 24 : v >> 4 * n); /* 0: fewer bytes would do */
+    return half ? v : fail(r, QSAFP_E_NOT_CANONICAL);
 }
 
 qsafp_cbor_r qsafp_cbor_reader(const void *p, size_t n)
@@ -87,21 +87,19 @@ qsafp_bytes qsafp_cbor_bstr(qsafp_cbor_r *r)
 /* Length of the well-formed UTF-8 sequence at p (RFC 3629), 0 if there is none. */
 static size_t utf8(const uint8_t *p, size_t left)
 {
-    static const struct { uint8_t lo, hi, second_lo, second_hi, len; } row[] = {
-        {0x00, 0x7F, 0, 0, 1},       {0xC2, 0xDF, 0x80, 0xBF, 2}, {0xE0, 0xE0, 0xA0, 0xBF, 3}, {0xE1, 0xEC, 0x80, 0xBF, 3}, {0xED, 0xED, 0x80, 0x9F, 3},
-        {0xEE, 0xEF, 0x80, 0xBF, 3}, {0xF0, 0xF0, 0x90, 0xBF, 4}, {0xF1, 0xF3, 0x80, 0xBF, 4}, {0xF4, 0xF4, 0x80, 0x8F, 4},
-    };
-    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
-        if (p[0] < row[i].lo || p[0] > row[i].hi || left < row[i].len)
-            continue;
-        if (row[i].len > 1 && (p[1] < row[i].second_lo || p[1] > row[i].second_hi))
+    if (*p < 0x80)
+        return 1;
+    size_t n = *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : 4;
+    if (*p < 0xC2 || *p > 0xF4 || left < n)
+        return 0;
+    uint32_t c = *p & 0x7Fu >> n;
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xC0) != 0x80)
             return 0;
-        for (size_t k = 2; k < row[i].len; k++)
-            if ((p[k] & 0xC0) != 0x80)
-                return 0;
-        return row[i].len;
+        c = c << 6 | (p[i] & 0x3Fu);
     }
-    return 0;
+    bool overlong = n > 2 && c >> (5 * n - 4) == 0;
+    return overlong || c - 0xD800 < 0x800 || c > 0x10FFFF ? 0 : n;
 }
 
 qsafp_bytes qsafp_cbor_tstr(qsafp_cbor_r *r)

@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Quorum: what validators answered, one vote per index (HW-7, decisions 6 and 8). */
 #include "core.h"
-#include "qsafp_mldsa65.h"
 #include "qsafp_ed25519_edge.h"
-
-static unsigned bits(unsigned v)
-{
-    unsigned n = 0;
-    for (; v; v &= v - 1)
-        n++;
-    return n;
-}
+#include "qsafp_mldsa65.h"
+#include "record.h"
+#include "shape.h"
 
 static uint16_t bit(int index) { return (uint16_t)(1u << index); }
 
@@ -63,14 +57,14 @@ static int forged(qsafp_t *q, int index)
 
 static void too_few_left(qsafp_t *q)
 {
-    unsigned gone = bits((unsigned)(q->pending.spent | q->pending.denied));
+    unsigned gone = bit_count((unsigned)(q->pending.spent | q->pending.denied));
     if (q->pending.active && q->pending.forged && q->set.n - gone < q->set.m)
         qsafp_trip(q, QSAFP_REASON_INVALID_SIGNATURES);
 }
 
 static void count_denial(qsafp_t *q)
 {
-    unsigned denied = bits((unsigned)(q->lease_denied | q->pending.denied));
+    unsigned denied = bit_count((unsigned)(q->lease_denied | q->pending.denied));
     if (denied >= (unsigned)(q->set.n - q->set.m + 1))
         qsafp_trip(q, QSAFP_REASON_VALIDATOR_DENIED);
 }
@@ -212,104 +206,100 @@ static int put_lease(qsafp_t *q, const uint8_t *token, size_t len)
 
 /* ---- refusals and revocations ---- */
 
-static void key(qsafp_cbor_r *r, qsafp_bytes *prev, int64_t want)
-{
-    if (qsafp_cbor_key(r, prev) != want && !r->err)
-        r->err = QSAFP_E_MALFORMED;
-}
+/* What a refusal or a revocation says; the fields that the other one has stay zero. */
+typedef struct {
+    uint8_t request_hash[32], ueid[33], set_id[16];
+    uint64_t class, code, epoch, serial;
+    qsafp_bytes data;
+} answer_t;
+typedef struct { bool deny, of_pending, of_lease; } verdict_t;
 
-typedef struct { bool deny, of_pending, of_lease; uint64_t code; } verdict_t;
+#define AT(field) offsetof(answer_t, field)
 
-static int read_refusal(const qsafp_t *q, qsafp_cbor_r *r, verdict_t *v)
+static const item_t REFUSAL[] = {
+    {0, 0, ITEM_MAP, 5},
+    {1, AT(request_hash), ITEM_BSTR, 32},
+    {2, AT(class), ITEM_UINT, 8},
+    {3, AT(code), ITEM_UINT, 8},
+    {4, 0, ITEM_TEXT, 0},
+    {5, AT(data), ITEM_ANY, 0}, /* for the agent */
+};
+static const item_t REVOCATION[] = {
+    {0, 0, ITEM_MAP, 6},
+    {1, AT(ueid), ITEM_BSTR, 33},
+    {2, AT(set_id), ITEM_BSTR, 16},
+    {3, AT(epoch), ITEM_UINT, 8},
+    {4, AT(serial), ITEM_UINT, 8},
+    {5, AT(code), ITEM_UINT, 8},
+    {6, 0, ITEM_TEXT, 0},
+};
+
+static int judge_refusal(const qsafp_t *q, const answer_t *a, verdict_t *v)
 {
-    qsafp_bytes prev = {0, 0};
-    uint8_t hash[32];
-    key(r, &prev, 1);
-    qsafp_cbor_fixed(r, hash, 32);
-    key(r, &prev, 2);
-    uint64_t class = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
-    key(r, &prev, 3);
-    v->code = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
-    key(r, &prev, 4);
-    (void)qsafp_cbor_tstr(r);
-    key(r, &prev, 5);
-    (void)qsafp_cbor_skip(r);
-    if (qsafp_cbor_done(r) || class < QSAFP_REFUSAL_CLASS_DENY || class > QSAFP_REFUSAL_CLASS_RETRY)
-        return QSAFP_E_MALFORMED;
-    if ((class == QSAFP_REFUSAL_CLASS_DENY) != (v->code < QSAFP_REFUSAL_STALE) || !v->code || v->code > QSAFP_REFUSAL_LIMITS)
+    v->deny = a->class == QSAFP_REFUSAL_CLASS_DENY;
+    if ((!v->deny && a->class != QSAFP_REFUSAL_CLASS_RETRY) || v->deny != (a->code < QSAFP_REFUSAL_STALE) || !a->code || a->code > QSAFP_REFUSAL_LIMITS)
         return QSAFP_E_MALFORMED; /* unknown codes, or one of the other class */
-    v->deny = class == QSAFP_REFUSAL_CLASS_DENY;
-    v->of_pending = q->pending.active && qsafp_equal(hash, q->pending.request_hash, 32);
-    v->of_lease = q->leased && qsafp_equal(hash, q->lease_request_hash, 32);
-    return v->of_pending || v->of_lease ? 0 : QSAFP_E_STALE;
+    v->of_pending = q->pending.active && qsafp_equal(a->request_hash, q->pending.request_hash, 32);
+    v->of_lease = q->leased && qsafp_equal(a->request_hash, q->lease_request_hash, 32);
+    return 0;
 }
 
-static int read_revocation(const qsafp_t *q, qsafp_cbor_r *r, verdict_t *v)
+static int judge_revocation(const qsafp_t *q, const answer_t *a, verdict_t *v)
 {
-    qsafp_bytes prev = {0, 0};
-    uint8_t ueid[33], set_id[16];
-    key(r, &prev, 1);
-    qsafp_cbor_fixed(r, ueid, sizeof ueid);
-    key(r, &prev, 2);
-    qsafp_cbor_fixed(r, set_id, sizeof set_id);
-    key(r, &prev, 3);
-    uint64_t epoch = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
-    key(r, &prev, 4);
-    uint64_t serial = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
-    key(r, &prev, 5);
-    v->code = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
-    key(r, &prev, 6);
-    (void)qsafp_cbor_tstr(r);
-    if (qsafp_cbor_done(r))
-        return QSAFP_E_MALFORMED;
-    if (memcmp(ueid, q->cfg.ueid, sizeof ueid) != 0)
+    if (memcmp(a->ueid, q->cfg.ueid, sizeof a->ueid) != 0)
         return QSAFP_E_WRONG_DEVICE;
-    if (epoch != q->set.epoch || memcmp(set_id, q->set.set_id, sizeof set_id) != 0)
+    if (a->epoch != q->set.epoch || memcmp(a->set_id, q->set.set_id, sizeof a->set_id) != 0)
         return QSAFP_E_WRONG_EPOCH;
     v->deny = true;
-    v->of_pending = q->pending.active && serial >= q->pending.claims.serial;
-    v->of_lease = q->leased && serial >= q->lease.serial;
-    return v->of_pending || v->of_lease ? 0 : QSAFP_E_STALE;
+    v->of_pending = q->pending.active && a->serial >= q->pending.claims.serial;
+    v->of_lease = q->leased && a->serial >= q->lease.serial;
+    return 0;
 }
 
-/* A refusal's first value is 32 bytes, a revocation's 33. */
-static bool is_revocation(qsafp_bytes payload)
+static int judge(const qsafp_t *q, qsafp_bytes payload, bool revocation, answer_t *a, verdict_t *v)
 {
-    return payload.len > 4 && payload.p[2] == 0x58 && payload.p[3] == 33;
-}
-
-static int record_denial(qsafp_t *q, int index, const verdict_t *v, qsafp_bytes token)
-{
-    uint8_t hash[32];
-    qsafp_record_t r = {.event = v->deny ? QSAFP_EVENT_LEASE_DENIED : QSAFP_EVENT_VALIDATOR_RESPONSE, .reason = (uint32_t)v->code, .flags = 4};
-    r.data[0] = (uint8_t)index;
-    qsafp_sha256(hash, token.p, token.len);
-    if (q->port->evidence_put(q->ctx, hash, token.p, token.len))
-        r.flags = 0; /* a denial counts even where its evidence cannot be kept */
+    qsafp_cbor_r r = qsafp_cbor_reader(payload.p, payload.len);
+    memset(a, 0, sizeof *a);
+    if (revocation)
+        shape_get(&r, ROWS(REVOCATION), a);
     else
-        memcpy(r.evidence, hash, 32);
+        shape_get(&r, ROWS(REFUSAL), a);
+    if (qsafp_cbor_done(&r))
+        return QSAFP_E_MALFORMED;
+    int err = revocation ? judge_revocation(q, a, v) : judge_refusal(q, a, v);
+    return err || v->of_pending || v->of_lease ? err : QSAFP_E_STALE;
+}
+
+static int record_denial(qsafp_t *q, int index, const answer_t *a, bool deny, qsafp_bytes token)
+{
+    qsafp_record_t r = {.event = deny ? QSAFP_EVENT_LEASE_DENIED : QSAFP_EVENT_VALIDATOR_RESPONSE, .reason = (uint32_t)a->code, .flags = RECORD_EVIDENCE};
+    r.data[0] = (uint8_t)index;
+    qsafp_sha256(r.evidence, token.p, token.len);
+    if (q->port->evidence_put(q->ctx, r.evidence, token.p, token.len)) {
+        r.flags = 0; /* a denial counts even where its evidence cannot be kept */
+        memset(r.evidence, 0, sizeof r.evidence);
+    }
     return qsafp_note(q, &r);
 }
 
 static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
 {
     qsafp_cose_sig s;
-    qsafp_bytes payload;
-    verdict_t v = {0};
-    int err = qsafp_sign1_parse(&s, &payload, token, len);
+    answer_t a;
+    verdict_t v = {false, false, false};
+    what_t what = {.aad = "qsafp/1/refusal", .sign1 = true};
+    int err = qsafp_sign1_parse(&s, &what.payload, token, len);
     if (err)
         return err;
     int index = signer(&q->set, &s);
     if (index < 0)
         return QSAFP_E_UNKNOWN_SIGNER;
-    bool revocation = is_revocation(payload);
-    qsafp_cbor_r r = qsafp_cbor_reader(payload.p, payload.len);
-    if (qsafp_cbor_head(&r, QSAFP_CBOR_MAP) != (revocation ? 6u : 5u))
-        return QSAFP_E_MALFORMED;
-    err = revocation ? read_revocation(q, &r, &v) : read_refusal(q, &r, &v);
+    bool revocation = what.payload.len && what.payload.p[0] == 0xA6; /* a map of six; a refusal has five */
+    if (revocation)
+        what.aad = "qsafp/1/revocation";
+    err = judge(q, what.payload, revocation, &a, &v);
     if (err)
         return err;
-    const what_t what = {.aad = revocation ? "qsafp/1/revocation" : "qsafp/1/refusal", .sign1 = true, .payload = payload};
     if (verify(q, &what, &s, index)) {
         err = forged(q, index);
         too_few_left(q);
@@ -322,7 +312,7 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
         q->lease_denied |= bit(index);
     if (v.deny)
         count_denial(q); /* latch and drive before the record */
-    return record_denial(q, index, &v, (qsafp_bytes){token, len});
+    return record_denial(q, index, &a, v.deny, (qsafp_bytes){token, len});
 }
 
 int qsafp_put(qsafp_t *q, const uint8_t *token, size_t len)

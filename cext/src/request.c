@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests and envelopes: the bytes this guard proposes (HW-6, decisions 5, 6, 7, 9). */
 #include "core.h"
-
-static const char AAD_REQUEST[] = "qsafp/1/request";
+#include "shape.h"
 
 /* A request is pending until finish, abandonment or half its duration. */
 bool pending_live(const qsafp_t *q, uint64_t now)
@@ -13,10 +12,8 @@ bool pending_live(const qsafp_t *q, uint64_t now)
 static int draw(qsafp_t *q, uint64_t serial, uint8_t out[32])
 {
     uint8_t msg[4 + 8 + 32];
-    for (unsigned i = 0; i < 4; i++)
-        msg[i] = (uint8_t)(q->st.boot >> (8 * i));
-    for (unsigned i = 0; i < 8; i++)
-        msg[4 + i] = (uint8_t)(serial >> (8 * i));
+    memcpy(msg, &q->st.boot, 4);
+    memcpy(msg + 4, &serial, 8);
     int err = q->port->entropy(q->ctx, msg + 12, 32);
     if (!err)
         err = q->port->nonce_mac(q->ctx, out, msg, sizeof msg);
@@ -59,69 +56,65 @@ static int claim_log(qsafp_t *q, qsafp_pending_t *p)
     return err;
 }
 
-static void put_state(qsafp_t *q, qsafp_cbor_w *w)
+/* {1: lease payload, 2: input hash, 3: state, 4: [evidence kind 0 = none, h'']} */
+typedef struct {
+    qsafp_bytes payload;
+    uint8_t input_hash[32];
+    uint32_t status, phase, boot, workloads;
+    uint64_t serial;
+} body_t;
+
+static const item_t BODY[] = {
+    {0, 0, ITEM_MAP, 4},
+    {1, offsetof(body_t, payload), ITEM_VIEW, 0},
+    {2, offsetof(body_t, input_hash), ITEM_BSTR, 32},
+    {3, 0, ITEM_ARRAY, 5},
+    {0, offsetof(body_t, status), ITEM_UINT, 4},
+    {0, offsetof(body_t, phase), ITEM_UINT, 4},
+    {0, offsetof(body_t, serial), ITEM_UINT, 8},
+    {0, offsetof(body_t, boot), ITEM_UINT, 4},
+    {0, offsetof(body_t, workloads), ITEM_UINT, 4},
+    {4, 0, ITEM_ARRAY, 2},
+    {0, 0, ITEM_UINT, 0},
+    {0, 0, ITEM_BSTR, 0},
+};
+
+/* The rows as bytes; none if they do not fit. */
+static qsafp_bytes encode(uint8_t *out, size_t cap, const item_t *row, size_t rows, const void *from)
+{
+    qsafp_cbor_w w = qsafp_cbor_writer(out, cap);
+    shape_put(&w, row, rows, from);
+    return (qsafp_bytes){out, w.err ? 0 : (size_t)(w.p - out)};
+}
+
+static qsafp_bytes request_body(qsafp_t *q, const qsafp_pending_t *p, uint8_t *out, size_t cap)
 {
     qsafp_phase_t phase;
-    qsafp_status_t status = status_of(q, port_now(q), &phase);
-    qsafp_cbor_put(w, QSAFP_CBOR_ARRAY, 5);
-    qsafp_cbor_put(w, QSAFP_CBOR_UINT, (uint64_t)status);
-    qsafp_cbor_put(w, QSAFP_CBOR_UINT, (uint64_t)phase);
-    qsafp_cbor_put(w, QSAFP_CBOR_UINT, q->lease.serial);
-    qsafp_cbor_put(w, QSAFP_CBOR_UINT, q->st.boot);
-    qsafp_cbor_put(w, QSAFP_CBOR_UINT, q->workloads);
-}
-
-/* {1: lease payload, 2: input hash, 3: state, 4: [evidence kind 0 = none, h'']} */
-static size_t request_payload(qsafp_t *q, const qsafp_pending_t *p, uint8_t *out, size_t cap)
-{
-    qsafp_cbor_w w = qsafp_cbor_writer(out, cap);
-    qsafp_cbor_put(&w, QSAFP_CBOR_MAP, 4);
-    qsafp_cbor_put_int(&w, 1);
-    qsafp_cbor_put_bstr(&w, p->payload, p->payload_len);
-    qsafp_cbor_put_int(&w, 2);
-    qsafp_cbor_put_bstr(&w, q->input_hash, sizeof q->input_hash);
-    qsafp_cbor_put_int(&w, 3);
-    put_state(q, &w);
-    qsafp_cbor_put_int(&w, 4);
-    qsafp_cbor_put(&w, QSAFP_CBOR_ARRAY, 2);
-    qsafp_cbor_put(&w, QSAFP_CBOR_UINT, 0);
-    qsafp_cbor_put_bstr(&w, "", 0);
-    return w.err ? 0 : (size_t)(w.p - out);
-}
-
-static size_t protected_header(const qsafp_t *q, uint8_t *out, size_t cap)
-{
-    qsafp_cbor_w w = qsafp_cbor_writer(out, cap);
-    qsafp_cbor_put(&w, QSAFP_CBOR_MAP, 2);
-    qsafp_cbor_put_int(&w, 1);
-    qsafp_cbor_put_int(&w, QSAFP_ALG_ED25519);
-    qsafp_cbor_put_int(&w, 4);
-    qsafp_cbor_put_bstr(&w, q->cfg.kid, sizeof q->cfg.kid);
-    return w.err ? 0 : (size_t)(w.p - out);
+    body_t b = {.payload = {p->payload, p->payload_len}, .boot = q->st.boot, .workloads = q->workloads, .serial = q->lease.serial};
+    b.status = (uint32_t)status_of(q, port_now(q), &phase);
+    b.phase = (uint32_t)phase;
+    memcpy(b.input_hash, q->input_hash, sizeof b.input_hash);
+    return encode(out, cap, ROWS(BODY), &b);
 }
 
 static int sign_request(qsafp_t *q, qsafp_pending_t *p)
 {
     uint8_t body[640], prot[32], sig[64];
-    size_t tbs_len = 0, body_len = request_payload(q, p, body, sizeof body), prot_len = protected_header(q, prot, sizeof prot);
-    if (!body_len || !prot_len)
+    size_t len = 0;
+    headers_t h = {.alg = QSAFP_ALG_ED25519};
+    memcpy(h.kid, q->cfg.kid, sizeof h.kid);
+    sign1_t o = {.protected_ = encode(prot, sizeof prot, ROWS(SHAPE_HEADERS), &h), .payload = request_body(q, p, body, sizeof body), .sig = {sig, sizeof sig}};
+    qsafp_tbs_t t = {.aad = "qsafp/1/request", .sign1 = true, .protected_ = o.protected_, .payload = o.payload};
+    if (!o.protected_.len || !o.payload.len)
         return QSAFP_E_TOO_LARGE;
-    qsafp_tbs_t t = {.aad = AAD_REQUEST, .sign1 = true, .protected_ = {prot, prot_len}, .payload = {body, body_len}};
-    int err = qsafp_tbs(&t, q->scratch, sizeof q->scratch, &tbs_len);
+    int err = qsafp_tbs(&t, q->scratch, sizeof q->scratch, &len);
     if (!err)
-        err = q->port->sign(q->ctx, sig, q->scratch, tbs_len);
+        err = q->port->sign(q->ctx, sig, q->scratch, len);
     if (err)
         return err;
-    qsafp_sha256(p->request_hash, body, body_len);
-    qsafp_cbor_w w = qsafp_cbor_writer(p->request, sizeof p->request);
-    qsafp_cbor_put(&w, QSAFP_CBOR_TAG, 18);
-    qsafp_cbor_put(&w, QSAFP_CBOR_ARRAY, 4);
-    qsafp_cbor_put_bstr(&w, prot, prot_len);
-    qsafp_cbor_put(&w, QSAFP_CBOR_MAP, 0);
-    qsafp_cbor_put_bstr(&w, body, body_len);
-    qsafp_cbor_put_bstr(&w, sig, sizeof sig);
-    p->request_len = (size_t)(w.p - p->request);
-    return w.err;
+    qsafp_sha256(p->request_hash, o.payload.p, o.payload.len);
+    p->request_len = encode(p->request, sizeof p->request, ROWS(SHAPE_SIGN1), &o).len;
+    return p->request_len ? 0 : QSAFP_E_TOO_LARGE;
 }
 
 static int build(qsafp_t *q, qsafp_pending_t *p)
@@ -182,53 +175,48 @@ static void put_hashes(qsafp_cbor_w *w, const uint8_t *hash, uint64_t n)
         qsafp_cbor_put_bstr(w, hash + 32 * i, 32);
 }
 
-static unsigned bits64(uint64_t v)
-{
-    unsigned n = 0;
-    for (; v; v &= v - 1)
-        n++;
-    return n;
-}
+typedef struct { qsafp_bytes request, lease, failsafe, quote; uint64_t old; } envelope_t;
+
+static const item_t ENVELOPE_HEAD[] = {
+    {0, 0, ITEM_MAP, 7},
+    {1, offsetof(envelope_t, request), ITEM_VIEW, 0},
+    {2, offsetof(envelope_t, old), ITEM_UINT, 8},
+};
+static const item_t ENVELOPE_TAIL[] = {
+    {5, offsetof(envelope_t, lease), ITEM_VIEW, 0},
+    {6, offsetof(envelope_t, failsafe), ITEM_VIEW, 0},
+    {7, offsetof(envelope_t, quote), ITEM_VIEW, 0},
+};
 
 int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *len)
 {
+    const qsafp_pending_t *p = &q->pending;
     const qsafp_tree_t *lt = &q->st.lease_tree;
-    bool usual = old == QSAFP_OLD_DEFAULT || old == lt->size;
     if (!pending_live(q, port_now(q)))
         return QSAFP_E_NO_REQUEST;
     if (old == QSAFP_OLD_DEFAULT)
         old = lt->size;
-    if (old > q->pending.claims.log_size)
+    if (old > p->claims.log_size)
         return QSAFP_E_RANGE;
-    qsafp_range_t range = {.from = old, .to = q->pending.claims.log_size};
+    qsafp_range_t range = {.from = old, .to = p->claims.log_size};
     int err = qsafp_tree_range(&range, leaf_of, &q->log);
     if (err)
         return err;
+    envelope_t e = {.request = {p->request, p->request_len}, .old = old};
+    if (q->lease_token_len)
+        e.lease = (qsafp_bytes){q->lease_token, q->lease_token_len};
+    if (p->claims.has_failsafe)
+        e.failsafe = (qsafp_bytes){q->failsafe_record, sizeof q->failsafe_record};
     qsafp_cbor_w w = qsafp_cbor_writer(out, cap);
-    qsafp_cbor_put(&w, QSAFP_CBOR_MAP, 7);
-    qsafp_cbor_put_int(&w, 1);
-    qsafp_cbor_put_bstr(&w, q->pending.request, q->pending.request_len);
-    qsafp_cbor_put_int(&w, 2);
-    qsafp_cbor_put(&w, QSAFP_CBOR_UINT, old);
+    shape_put(&w, ROWS(ENVELOPE_HEAD), &e);
     qsafp_cbor_put_int(&w, 3);
-    if (usual && old)
-        put_hashes(&w, lt->peak[0], bits64(lt->size));
+    if (old && old == lt->size)
+        put_hashes(&w, lt->peak[0], bit_count(old));
     else
         qsafp_cbor_put_null(&w);
     qsafp_cbor_put_int(&w, 4);
     put_hashes(&w, range.hash[0], range.count);
-    qsafp_cbor_put_int(&w, 5);
-    if (q->lease_token_len)
-        qsafp_cbor_put_bstr(&w, q->lease_token, q->lease_token_len);
-    else
-        qsafp_cbor_put_null(&w);
-    qsafp_cbor_put_int(&w, 6);
-    if (q->pending.claims.has_failsafe)
-        qsafp_cbor_put_bstr(&w, q->failsafe_record, sizeof q->failsafe_record);
-    else
-        qsafp_cbor_put_null(&w);
-    qsafp_cbor_put_int(&w, 7);
-    qsafp_cbor_put_null(&w);
+    shape_put(&w, ROWS(ENVELOPE_TAIL), &e);
     *len = (size_t)(w.p - out);
     return w.err;
 }

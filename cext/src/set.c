@@ -2,26 +2,15 @@
 /* The pinned validator set: COSE_Sign by the set keys, k of the old document's and k of the new one's (docs/formats.md). */
 #include <string.h>
 
-#include "qsafp.h"
 #include "qsafp_ed25519_edge.h"
+#include "shape.h"
 
 enum { ENDPOINTS_MAX = 4, PINS_MAX = 4, SET_KEYS_MAX = 4, MLDSA65_PK = 1952 };
-
-static void want(qsafp_cbor_r *r, bool ok)
-{
-    if (!ok && !r->err)
-        r->err = QSAFP_E_MALFORMED;
-}
-
-static void key(qsafp_cbor_r *r, qsafp_bytes *prev, int64_t expect)
-{
-    want(r, qsafp_cbor_key(r, prev) == expect);
-}
 
 static uint64_t count_upto(qsafp_cbor_r *r, uint64_t max)
 {
     uint64_t n = qsafp_cbor_head(r, QSAFP_CBOR_ARRAY);
-    want(r, n <= max);
+    shape_want(r, n <= max);
     return r->err ? 0 : n;
 }
 
@@ -35,37 +24,39 @@ static void kid_of(uint8_t kid[8], const uint8_t *pk, size_t len)
 /* [index, [endpoint], [SPKI hash], ed25519 / null, mldsa65 / null] */
 static void get_validator(qsafp_cbor_r *r, qsafp_validator_t *v, uint64_t index, unsigned suite)
 {
-    want(r, qsafp_cbor_head(r, QSAFP_CBOR_ARRAY) == 5 && qsafp_cbor_head(r, QSAFP_CBOR_UINT) == index);
+    shape_want(r, qsafp_cbor_head(r, QSAFP_CBOR_ARRAY) == 5 && qsafp_cbor_head(r, QSAFP_CBOR_UINT) == index);
     for (uint64_t n = count_upto(r, ENDPOINTS_MAX); n; n--)
         (void)qsafp_cbor_tstr(r);
     for (uint64_t n = count_upto(r, PINS_MAX); n; n--)
-        want(r, qsafp_cbor_bstr(r).len == 32);
+        shape_want(r, qsafp_cbor_bstr(r).len == 32);
     if (!qsafp_cbor_null(r)) {
-        want(r, suite != QSAFP_SUITE_MLDSA65);
+        shape_want(r, suite != QSAFP_SUITE_MLDSA65);
         qsafp_cbor_fixed(r, v->ed25519, sizeof v->ed25519);
         kid_of(v->kid_ed, v->ed25519, sizeof v->ed25519);
     } else {
-        want(r, suite == QSAFP_SUITE_MLDSA65);
+        shape_want(r, suite == QSAFP_SUITE_MLDSA65);
     }
     if (!qsafp_cbor_null(r)) {
         qsafp_bytes pk = qsafp_cbor_bstr(r);
-        want(r, pk.len == MLDSA65_PK && suite != QSAFP_SUITE_ED25519);
+        shape_want(r, pk.len == MLDSA65_PK && suite != QSAFP_SUITE_ED25519);
         v->mldsa65 = pk.p;
         if (!r->err)
             kid_of(v->kid_ml, pk.p, pk.len);
     } else {
-        want(r, suite == QSAFP_SUITE_ED25519);
+        shape_want(r, suite == QSAFP_SUITE_ED25519);
     }
 }
 
+/* [k, [set key]] */
 static void get_set_keys(qsafp_cbor_r *r, qsafp_set_t *s)
 {
-    want(r, qsafp_cbor_head(r, QSAFP_CBOR_ARRAY) == 2);
-    s->set_k = (uint8_t)qsafp_cbor_head(r, QSAFP_CBOR_UINT);
+    shape_want(r, qsafp_cbor_head(r, QSAFP_CBOR_ARRAY) == 2);
+    uint64_t k = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
+    s->set_k = (uint8_t)k;
     s->set_r = (uint8_t)count_upto(r, SET_KEYS_MAX);
     for (unsigned i = 0; i < s->set_r; i++)
         qsafp_cbor_fixed(r, s->set_keys[i], sizeof s->set_keys[i]);
-    want(r, s->set_k >= 1 && s->set_k <= s->set_r);
+    shape_want(r, k >= 1 && k <= s->set_r);
 }
 
 static bool same_kid(const uint8_t a[8], const uint8_t b[8])
@@ -88,40 +79,45 @@ static bool keys_differ(const qsafp_set_t *s)
     return true;
 }
 
-static int parse(qsafp_set_t *s, qsafp_bytes payload)
+typedef struct { qsafp_set_t s; qsafp_bytes validators, keys; } document_t;
+
+#define AT(field) offsetof(document_t, field)
+
+static const item_t DOCUMENT[] = {
+    {0, 0, ITEM_MAP, 8},
+    {1, AT(s.set_id), ITEM_BSTR, 16},
+    {2, AT(s.epoch), ITEM_UINT, 8},
+    {3, AT(s.m), ITEM_UINT, 1},
+    {4, AT(validators), ITEM_ANY, 0},
+    {5, AT(s.suite), ITEM_UINT, 1},
+    {6, AT(s.lab), ITEM_BOOL, 1},
+    {7, AT(keys), ITEM_ANY, 0},
+    {8, 0, ITEM_MAP, 1},
+    {1, AT(s.max_duration_ms), ITEM_UINT, 8},
+};
+
+static void get_validators(qsafp_cbor_r *r, qsafp_set_t *s)
 {
-    qsafp_cbor_r r = qsafp_cbor_reader(payload.p, payload.len), validators;
-    qsafp_bytes prev = {0, 0}, inner = {0, 0};
-    want(&r, qsafp_cbor_head(&r, QSAFP_CBOR_MAP) == 8);
-    key(&r, &prev, 1);
-    qsafp_cbor_fixed(&r, s->set_id, sizeof s->set_id);
-    key(&r, &prev, 2);
-    s->epoch = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
-    key(&r, &prev, 3);
-    uint64_t m = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
-    key(&r, &prev, 4);
-    validators = r;
-    (void)qsafp_cbor_skip(&r);
-    key(&r, &prev, 5);
-    uint64_t suite = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
-    want(&r, suite >= QSAFP_SUITE_ED25519 && suite <= QSAFP_SUITE_HYBRID);
-    uint64_t n = count_upto(&validators, QSAFP_VALIDATORS_MAX);
-    for (uint64_t i = 0; i < n; i++)
-        get_validator(&validators, &s->v[i], i, (unsigned)suite);
-    want(&r, !validators.err && 2 * m > n && m <= n && n > 0);
-    key(&r, &prev, 6);
-    s->lab = qsafp_cbor_bool(&r);
-    key(&r, &prev, 7);
-    get_set_keys(&r, s);
-    key(&r, &prev, 8);
-    want(&r, qsafp_cbor_head(&r, QSAFP_CBOR_MAP) == 1);
-    key(&r, &inner, 1);
-    s->max_duration_ms = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
-    s->m = (uint8_t)m;
-    s->n = (uint8_t)n;
-    s->suite = (uint8_t)suite;
-    int err = qsafp_cbor_done(&r);
-    return !err && !keys_differ(s) ? QSAFP_E_DUPLICATE_SIGNER : err;
+    s->n = (uint8_t)count_upto(r, QSAFP_VALIDATORS_MAX);
+    for (unsigned i = 0; i < s->n; i++)
+        get_validator(r, &s->v[i], i, s->suite);
+    shape_want(r, 2 * s->m > s->n && s->m <= s->n);
+}
+
+static int parse(document_t *d, qsafp_bytes payload)
+{
+    qsafp_cbor_r r = qsafp_cbor_reader(payload.p, payload.len);
+    shape_get(&r, ROWS(DOCUMENT), d);
+    shape_want(&r, d->s.suite >= QSAFP_SUITE_ED25519 && d->s.suite <= QSAFP_SUITE_HYBRID);
+    if (qsafp_cbor_done(&r))
+        return qsafp_cbor_done(&r);
+    qsafp_cbor_r validators = qsafp_cbor_reader(d->validators.p, d->validators.len);
+    get_validators(&validators, &d->s);
+    qsafp_cbor_r keys = qsafp_cbor_reader(d->keys.p, d->keys.len);
+    get_set_keys(&keys, &d->s);
+    if (validators.err || keys.err)
+        return QSAFP_E_MALFORMED;
+    return keys_differ(&d->s) ? 0 : QSAFP_E_DUPLICATE_SIGNER;
 }
 
 /* The set key with this kid that verifies, as a bit, or 0. */
@@ -136,14 +132,6 @@ static unsigned signed_by(const qsafp_set_t *s, const qsafp_cose_sig *sig, qsafp
             return 1u << i;
     }
     return 0;
-}
-
-static bool enough(unsigned mask, unsigned k)
-{
-    for (; mask; mask &= mask - 1)
-        if (--k == 0)
-            return true;
-    return false;
 }
 
 typedef struct { const qsafp_set_t *now, *old; unsigned by_now, by_old; } signers_t;
@@ -170,24 +158,25 @@ static int count_signers(signers_t *who, qsafp_cbor_r *sigs, uint64_t count, qsa
 
 int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_set_io_t *io)
 {
-    qsafp_set_t s = {.m = 0};
+    document_t d;
     qsafp_bytes payload;
     qsafp_cbor_r sigs;
     uint64_t count = 0;
+    memset(&d, 0, sizeof d);
     if (doc.len > QSAFP_SET_MAX)
         return QSAFP_E_TOO_LARGE;
     int err = qsafp_sign_parse(&payload, &sigs, &count, doc.p, doc.len);
     if (!err)
-        err = parse(&s, payload);
-    if (!err && old && (s.epoch != old->epoch + 1 || memcmp(s.set_id, old->set_id, sizeof s.set_id) != 0))
+        err = parse(&d, payload);
+    if (!err && old && (d.s.epoch != old->epoch + 1 || memcmp(d.s.set_id, old->set_id, sizeof d.s.set_id) != 0))
         err = QSAFP_E_WRONG_EPOCH;
     if (err)
         return err;
-    signers_t who = {.now = &s, .old = old};
+    signers_t who = {.now = &d.s, .old = old};
     err = count_signers(&who, &sigs, count, payload, io);
-    if (!err && (!enough(who.by_now, s.set_k) || (old && !enough(who.by_old, old->set_k))))
+    if (!err && (bit_count(who.by_now) < d.s.set_k || (old && bit_count(who.by_old) < old->set_k)))
         err = QSAFP_E_TOO_FEW;
     if (!err)
-        *out = s;
+        *out = d.s;
     return err;
 }

@@ -2,15 +2,7 @@
 /* RFC 9162 Merkle tree as a compact range: the peaks of [0, size), left to right (decision 9). */
 #include <string.h>
 
-#include "qsafp.h"
-
-static unsigned peaks(uint64_t size)
-{
-    unsigned n = 0;
-    for (; size; size &= size - 1)
-        n++;
-    return n;
-}
+#include "shape.h"
 
 static void node(uint8_t out[32], const uint8_t left[32], const uint8_t right[32])
 {
@@ -31,7 +23,7 @@ void qsafp_tree_leaf(uint8_t out[32], const uint8_t record_hash[32])
 static int push(qsafp_tree_t *t, const uint8_t hash[32], unsigned level)
 {
     uint8_t h[32];
-    unsigned had = peaks(t->size), n = had;
+    unsigned had = bit_count(t->size), n = had;
     if (t->size >> 32 || level > 31 || t->size & (((uint64_t)1 << level) - 1))
         return QSAFP_E_RANGE;
     memcpy(h, hash, 32);
@@ -50,7 +42,7 @@ int qsafp_tree_append(qsafp_tree_t *t, const uint8_t leaf[32])
 
 int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32])
 {
-    unsigned n = peaks(t->size);
+    unsigned n = bit_count(t->size);
     if (!n)
         qsafp_sha256(root, "", 0);
     else

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reads and writes CBOR structures by their tables (shape.h). */
+#include "shape.h"
+
+#include <string.h>
+
+unsigned bit_count(uint64_t v)
+{
+    unsigned n = 0;
+    for (; v; v >>= 1)
+        n += v & 1;
+    return n;
+}
+
+void shape_want(qsafp_cbor_r *r, bool ok)
+{
+    if (!ok && !r->err)
+        r->err = QSAFP_E_MALFORMED;
+}
+
+static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
+{
+    uint64_t v;
+    qsafp_bytes b;
+    switch (row->kind) {
+    case ITEM_BSTR:
+        qsafp_cbor_fixed(r, to, row->size);
+        return;
+    case ITEM_TEXT:
+        (void)qsafp_cbor_tstr(r);
+        return;
+    case ITEM_BOOL:
+        *to = qsafp_cbor_bool(r);
+        return;
+    case ITEM_VIEW:
+    case ITEM_ANY:
+        b = row->kind == ITEM_VIEW ? qsafp_cbor_bstr(r) : qsafp_cbor_skip(r);
+        memcpy(to, &b, sizeof b);
+        return;
+    case ITEM_INT:
+        v = (uint64_t)qsafp_cbor_int(r);
+        memcpy(to, &v, sizeof v);
+        return;
+    case ITEM_UINT:
+        v = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
+        shape_want(r, row->size == sizeof v || v < 1u << 8 * row->size);
+        memcpy(to, &v, row->size);
+        return;
+    default:
+        shape_want(r, qsafp_cbor_head(r, row->kind) == row->size);
+    }
+}
+
+void shape_get(qsafp_cbor_r *r, const item_t *row, size_t rows, void *to)
+{
+    qsafp_bytes prev = {0, 0};
+    for (; rows--; row++) {
+        if (row->key)
+            shape_want(r, qsafp_cbor_key(r, &prev) == row->key);
+        if (row->kind == ITEM_MAP)
+            prev.len = 0; /* its own keys follow; the outer ones are held by the table */
+        get_item(r, row, (uint8_t *)to + row->at);
+    }
+}
+
+static void put_item(qsafp_cbor_w *w, const item_t *row, const uint8_t *from)
+{
+    uint64_t v = row->size;
+    qsafp_bytes b;
+    switch (row->kind) {
+    case ITEM_BSTR:
+        qsafp_cbor_put_bstr(w, from, row->size);
+        return;
+    case ITEM_BOOL:
+        qsafp_cbor_put(w, QSAFP_CBOR_SIMPLE, 20u + *from);
+        return;
+    case ITEM_VIEW:
+        memcpy(&b, from, sizeof b);
+        if (b.p)
+            qsafp_cbor_put_bstr(w, b.p, b.len);
+        else
+            qsafp_cbor_put_null(w);
+        return;
+    case ITEM_INT:
+        memcpy(&v, from, sizeof v);
+        qsafp_cbor_put_int(w, (int64_t)v);
+        return;
+    case ITEM_UINT:
+        v = 0;
+        memcpy(&v, from, row->size);
+        break;
+    default:
+        break;
+    }
+    qsafp_cbor_put(w, row->kind, v);
+}
+
+void shape_put(qsafp_cbor_w *w, const item_t *row, size_t rows, const void *from)
+{
+    for (; rows--; row++) {
+        if (row->key)
+            qsafp_cbor_put_int(w, row->key);
+        put_item(w, row, (const uint8_t *)from + row->at);
+    }
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private: a CBOR structure as a const table, one row per item in wire order, read and written by the same rows. */
+#ifndef QSAFP_SHAPE_PRIVATE_H
+#define QSAFP_SHAPE_PRIVATE_H
+
+#include "qsafp.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "wire structs are copied, not converted");
+
+/* What a row reads into `at`, and writes from there.  ARRAY, MAP and TAG have the one count or number `size`. */
+enum {
+    ITEM_UINT = QSAFP_CBOR_UINT,   /* an unsigned field of `size` bytes */
+    ITEM_INT = QSAFP_CBOR_NEG,     /* int64_t */
+    ITEM_BSTR = QSAFP_CBOR_BSTR,   /* exactly `size` bytes */
+    ITEM_TEXT = QSAFP_CBOR_TSTR,   /* checked and dropped; read only */
+    ITEM_ARRAY = QSAFP_CBOR_ARRAY,
+    ITEM_MAP = QSAFP_CBOR_MAP,
+    ITEM_TAG = QSAFP_CBOR_TAG,
+    ITEM_BOOL = QSAFP_CBOR_SIMPLE,
+    ITEM_VIEW,                     /* qsafp_bytes of a byte string; written as null where its p is 0 */
+    ITEM_ANY,                      /* qsafp_bytes of one whole item; read only */
+};
+
+/* key 0: no key, an array element or a header. */
+typedef struct { int32_t key; uint16_t at; uint8_t kind, size; } item_t;
+
+#define ROWS(table) (table), sizeof(table) / sizeof *(table)
+
+/* Sets the reader's first error to MALFORMED unless `ok`. */
+void shape_want(qsafp_cbor_r *r, bool ok);
+/* Reads the rows into the struct at `to`; a miss is the reader's error, and what was read so far stays. */
+void shape_get(qsafp_cbor_r *r, const item_t *row, size_t rows, void *to);
+void shape_put(qsafp_cbor_w *w, const item_t *row, size_t rows, const void *from);
+
+unsigned bit_count(uint64_t v);
+
+/* COSE, in token.c: protected header {1: alg, 4: kid}, and COSE_Sign1. */
+typedef struct { int64_t alg; uint8_t kid[8]; } headers_t;
+typedef struct { qsafp_bytes protected_, payload, sig; } sign1_t;
+extern const item_t SHAPE_HEADERS[3], SHAPE_SIGN1[6];
+
+#endif
