@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import gc
 import signal
+import ssl
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from .config import Config
 from .http import Face, serve
 from .service import Identity, Service
 from .store import Store
-from .tls import server_context, spki_of_key
+from .tls import server_context, spki_of_key, trust
 
 __all__ = ["identity_of", "load_set", "main", "run"]
 
@@ -52,14 +53,15 @@ def identity_of(config: Config, members: sets.ValidatorSet) -> Identity:
     return Identity(tuple(signers))
 
 
-def _reload(path: Path, service: Service) -> None:
-    """Take up a changed file; one that is wrong changes nothing and says so."""
+def _reload(path: Path, service: Service, context: ssl.SSLContext) -> None:
+    """Take up a changed file; one that is wrong changes nothing and says so.  Address, TLS key and database need a restart."""
     try:
         fresh = configuration.load(path)
         members = load_set(fresh)
         if members.epoch < service.members.epoch or members.set_id != service.members.set_id:
             raise ConfigError("the set is older than the one in force, or another one")
         identity = identity_of(fresh, members)
+        trust(context, [r.cert for r in fresh.relays])
     except QsafpError as why:
         print(f"validator {service.config.index}: not reloaded: {why}", file=sys.stderr, flush=True)
         return
@@ -82,7 +84,7 @@ async def run(path: Path) -> None:
         service = Service(config, members, identity, store)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, _reload, path, service)
+        loop.add_signal_handler(signal.SIGHUP, _reload, path, service, context)
         try:
             runner, port = await serve(Face(service), config.host, config.port, context)
         except OSError as why:
@@ -94,6 +96,7 @@ async def run(path: Path) -> None:
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"validator {config.index} listening on https://{host}:{port}{' LAB' if members.lab else ''}", flush=True)
         await stop.wait()
+        service.close()
         await admin.cleanup()
         await runner.cleanup()
     config.admin_socket.unlink(missing_ok=True)

@@ -44,12 +44,14 @@ class Device:
 class Policy:
     """What is granted: longest lease and shortest interval in ms, the fail-safe reasons that need no person, retry times in ms.
 
+    ``max_period_ms`` caps the sum of a device's initial period and extension (OC-2), 0 leaves it to the device.
     ``start`` says what a validator without state makes of a log: ``first`` follows it from serial 1 or a previous lease only;
     ``any`` follows it from any serial of a device that shows its whole log.
     """
 
     max_duration_ms: int = 24 * 3600 * 1000
     min_interval_ms: int = 0
+    max_period_ms: int = 0
     human_retry_ms: int = 2000
     start: str = "first"
     release: Mapping[str, str] = field(default_factory=lambda: {**dict.fromkeys(RELEASABLE, "auto"), **dict.fromkeys(NEED_PEOPLE, "human")})
@@ -83,7 +85,7 @@ class Config:
 
 
 TOP = ("index", "listen", "set", "signing_key", "mldsa_key", "tls_key", "tls_cert", "db", "admin_socket", "relay", "device", "policy")
-POLICY = ("max_duration_ms", "min_interval_ms", "human_retry_ms", "start", "release")
+POLICY = ("max_duration_ms", "min_interval_ms", "max_period_ms", "human_retry_ms", "start", "release")
 
 
 def _known(table: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
@@ -167,6 +169,7 @@ def _policy(table: Mapping[str, Any], where: str) -> Policy:
     return Policy(
         _count(table, "max_duration_ms", plain.max_duration_ms, where),
         _count(table, "min_interval_ms", plain.min_interval_ms, where),
+        _count(table, "max_period_ms", plain.max_period_ms, where),
         _count(table, "human_retry_ms", plain.human_retry_ms, where),
         start,
         {**plain.release, **_release(table.get("release", {}), f"{where}.release")},

@@ -194,7 +194,7 @@ def _rules(r: Request, device: Device, state: State, terms: Terms) -> Decision |
     c, s, policy = r.claims, terms.members, terms.policy
     longest = min(policy.max_duration_ms, s.max_duration_ms)
     rest = state.decided_ms + policy.min_interval_ms - terms.now_ms
-    ends = device.registered * 1000 + c["policy_ms"][2] + c["policy_ms"][3]
+    period = c["policy_ms"][2] + c["policy_ms"][3]  # OC-2: initial period and maximum extension; 0 asks for no limit
     if state.revoked:
         return Decision(state, Refusal.REVOKED, "the device is revoked until an operator allows it")
     if c["set_id"] != s.set_id:
@@ -205,7 +205,7 @@ def _rules(r: Request, device: Device, state: State, terms: Terms) -> Decision |
         return Decision(state, Refusal.POLICY, "the LAB mark is not the set's")
     if c["log_id"] != device.log_id:
         return Decision(state, Refusal.REREGISTER, "the log is not the registered one")
-    if terms.now_ms > ends:
+    if period and terms.now_ms > device.registered * 1000 + period:
         return Decision(state, Refusal.REREGISTER, "the initial period and its extension are over")
     if device.models is not None and c["model"] not in device.models:
         return Decision(state, Refusal.MODEL, "the model is not allowed on this device")
@@ -213,6 +213,8 @@ def _rules(r: Request, device: Device, state: State, terms: Terms) -> Decision |
         return Decision(state, Refusal.MEASUREMENT, f"evidence of kind {r.evidence_kind} cannot be checked here")
     if c["duration_ms"] > longest:
         return Decision(state, Refusal.LIMITS, f"at most {longest} ms", {1: longest})
+    if policy.max_period_ms and not 0 < period <= policy.max_period_ms:
+        return Decision(state, Refusal.LIMITS, f"at most {policy.max_period_ms} ms from registration", {1: longest, 2: policy.max_period_ms})
     if 0 < rest <= policy.min_interval_ms:
         return Decision(state, Refusal.RATE, "too soon after the last request", rest)
     return None

@@ -187,6 +187,11 @@ class Service:
                 self.waiting_polls -= 1
         return await self._revocation(ueid)
 
+    def close(self) -> None:
+        """End every waiting poll, so that a shutdown waits for nobody."""
+        for event in self._events.values():
+            event.set()
+
     async def _revocation(self, ueid: bytes) -> bytes | None:
         """Return the revocation in force, signed anew if a higher serial or epoch is known by now."""
         state = self.store.state(ueid)

@@ -7,6 +7,8 @@ What ``write`` was given is on disk when its future is done; nothing leaves the 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import queue
 import sqlite3
 import threading
@@ -66,11 +68,27 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _claim(path: Path) -> int:
+    """Lock the database for this process: two validators with one key would vote twice."""
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as why:
+        raise StoreError(f"{lock}: {why.strerror}") from why
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as why:
+        os.close(fd)
+        raise StoreError(f"{path}: another validator holds it") from why
+    return fd
+
+
 class Store:
     """The registry of device states.  One event loop calls it; its thread writes.  Use as an async context manager."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the database; raises StoreError if it cannot be used."""
+        self._lock = _claim(path)
         try:
             path.touch(mode=0o600)
             self._db, self._reader = _open(path), _open(path)
@@ -99,6 +117,7 @@ class Store:
         await asyncio.to_thread(self._thread.join)
         self._db.close()
         self._reader.close()
+        os.close(self._lock)
 
     def state(self, ueid: bytes) -> State:
         """Return the state of a device, as last written or about to be."""

@@ -26,14 +26,18 @@ __all__ = [
     "server_context",
     "spki_of_certificate",
     "spki_of_key",
+    "trust",
 ]
 
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: keys are pinned, no wall clock decides anything
 
 
 def make_certificate(key: keys.Ed25519Key, *, name: str = "qsafp") -> bytes:
-    """Return a self-signed certificate of an Ed25519 key, PEM; its dates span all that X.509 can say without a clock."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    """Return a self-signed certificate of an Ed25519 key, PEM; its dates span all that X.509 can say without a clock.
+
+    The key id is part of the subject: among trust anchors of one name OpenSSL would look at the first only.
+    """
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name[:40]} {key.kid.hex()}")])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -86,9 +90,14 @@ def server_context(key: keys.Ed25519Key, certificate: Path, *, trusted: Iterable
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= NO_CHECK_TIME
     load_identity(context, key, certificate)
-    for path in trusted:
+    trust(context, trusted)
+    return context
+
+
+def trust(context: ssl.SSLContext, certificates: Iterable[Path]) -> None:
+    """Add relay certificates to those a context accepts in a handshake; raises ConfigError naming the file."""
+    for path in certificates:
         try:
             context.load_verify_locations(path)
         except (OSError, ssl.SSLError) as why:
             raise ConfigError(f"{path}: no relay certificate: {why}") from why
-    return context

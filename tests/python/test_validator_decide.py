@@ -101,7 +101,7 @@ WRONG: list[tuple[dict[str, Any], Refusal]] = [
     ({"lab": True}, Refusal.POLICY),
     ({"epoch": 2}, Refusal.EPOCH),
     ({"log_id": bytes(32)}, Refusal.REREGISTER),
-    ({"policy_ms": [0, 0, 0, 0]}, Refusal.REREGISTER),
+    ({"policy_ms": [0, 0, 1, 1]}, Refusal.REREGISTER),
     ({"model": bytes(32)}, Refusal.MODEL),
     ({"duration_ms": 24 * 3600 * 1000 + 1}, Refusal.LIMITS),
     ({"log_root": bytes(32)}, Refusal.LOG_INCONSISTENT),
@@ -149,6 +149,16 @@ def test_the_outer_limit_is_the_registered_time_plus_both_periods(bench: Bench) 
     assert bench.ask(policy_ms=periods).code is None
     bench.now += 1
     assert bench.ask(policy_ms=periods).code is Refusal.REREGISTER
+
+
+def test_a_device_without_an_outer_limit_is_granted_leases_unless_the_policy_sets_one() -> None:
+    limits = Refusal.LIMITS
+    for most, asked, code in ((0, [0, 0], None), (9_000, [0, 0], limits), (9_000, [9_000, 1], limits), (9_000, [8_000, 1_000], None)):
+        bench = Bench(max_period_ms=most)
+        bench.now = 1_000 * 1000
+        d = bench.ask(policy_ms=[0, 0, *asked])
+        assert d.code is code
+        assert code is None or d.data == {1: 24 * 3600 * 1000, 2: 9_000}
 
 
 def test_evidence_that_cannot_be_checked_is_refused(bench: Bench) -> None:
