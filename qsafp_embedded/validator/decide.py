@@ -214,7 +214,8 @@ def _rules(r: Request, device: Device, state: State, terms: Terms) -> Decision |
     if c["duration_ms"] > longest:
         return Decision(state, Refusal.LIMITS, f"at most {longest} ms", {1: longest})
     if policy.max_period_ms and not 0 < period <= policy.max_period_ms:
-        return Decision(state, Refusal.LIMITS, f"at most {policy.max_period_ms} ms from registration", {1: longest, 2: policy.max_period_ms})
+        most = policy.max_period_ms
+        return Decision(state, Refusal.LIMITS, f"at most {most} ms from registration", {1: longest, 2: most})
     if 0 < rest <= policy.min_interval_ms:
         return Decision(state, Refusal.RATE, "too soon after the last request", rest)
     return None
