@@ -8,13 +8,14 @@ after the lease is complete finishes in the background, so that a slow validator
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from .. import sets
-from .._tables import Error, Refusal
+from .._tables import CommandStatus, Error, Refusal
 from ..client import CommandRefused, GuardClient
 from ..errors import FormatError, GuardUnavailable, QsafpError
 from .owner import GuardOwner
@@ -46,9 +47,24 @@ class Vote:
         return asdict(self)
 
 
+def _summary(votes: Iterable[Vote]) -> str:
+    """Who said what, those who said the same together; approvals left out."""
+    said: dict[str, list[str]] = {}
+    for v in votes:
+        if v.state != "approved":
+            said.setdefault(f"{v.state}{', ' if v.text else ''}{v.text}", []).append(str(v.index))
+    return "; ".join(f"validator{'s' * (len(who) > 1)} {', '.join(who)}: {what}" for what, who in said.items())
+
+
 def _open(guard: GuardClient) -> tuple[int, bytes]:
     _, serial = guard.begin()
-    return serial, guard.envelope()
+    try:
+        return serial, guard.envelope()
+    except CommandRefused as why:
+        if why.status != CommandStatus.NO_REQUEST:
+            raise
+        _, serial = guard.begin()  # the request that begin repeated was at its end
+        return serial, guard.envelope()
 
 
 class Round:
@@ -61,7 +77,7 @@ class Round:
         self.serial, self.lease, self.latency_ms, self.error = 0, b"", 0.0, ""
         self._over = asyncio.Event()
         self._lock = asyncio.Lock()
-        self._hurry = asyncio.Event()
+        self._wake = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> bool:
@@ -78,25 +94,29 @@ class Round:
                 task.result()
             self._hopeless()
         over.cancel()
-        self._over.set()
+        self._end()
         return bool(self.lease)
+
+    def _end(self) -> None:
+        """Over: whoever waits for a next try need not make it."""
+        self._over.set()
+        self._wake.set()
 
     def stop(self) -> None:
         """Give up: the request is void or the program ends."""
-        self._over.set()
+        self._end()
         for task in self.tasks:
             task.cancel()
 
     def hurry(self) -> None:
         """Ask those that are waited for now."""
-        self._hurry.set()
+        self._wake.set()
 
     def _hopeless(self) -> None:
         """Over, when too few are left to be asked: the next request may do better."""
         trying = sum(not t.done() for t in self.tasks)
         if not self.lease and len(self._ballot.approvals) + trying < self._members.m:
-            said = "; ".join(f"validator {v.index}: {v.state} {v.text}".rstrip() for v in self.votes if v.state != "approved")
-            self.error = self.error or said
+            self.error = self.error or _summary(self.votes)
             self._over.set()
 
     def _note(self, vote: Vote, state: str, text: str = "") -> None:
@@ -138,12 +158,13 @@ class Round:
 
     async def _again(self, seconds: float) -> bool:
         """Wait before the next try; False once the round is over."""
-        waits = [asyncio.create_task(self._over.wait()), asyncio.create_task(self._hurry.wait())]
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for w in waits:
-            w.cancel()
-        self._hurry.clear()
-        return not self._over.is_set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        if self._over.is_set():
+            return False
+        self._wake.clear()
+        return True
 
     async def _refused(self, vote: Vote, refusal: Refused) -> bool:
         """Tell people, tell the guard of a denial, and return whether to ask again."""

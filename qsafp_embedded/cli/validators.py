@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
         ("devices", _devices, "list the registered devices"),
     ):
         p = command(acts, name, run, text)
-        which = p.add_mutually_exclusive_group()
+        which = p.add_mutually_exclusive_group(required=name in ("revoke", "allow", "release"))
         which.add_argument("--index", type=int, metavar="I", help="one validator")
         which.add_argument("--all", action="store_true", help="all validators of the directory")
         p.add_argument("--ueid", metavar="HEX", help="another device than this directory's")
@@ -94,12 +94,6 @@ def _tell(args: argparse.Namespace, found: dict[int, Any], done: str) -> int:
     return int(bool(bad))
 
 
-def _chosen(args: argparse.Namespace) -> int | None:
-    if args.index is None and not args.all:
-        raise ConfigError("say which: --index I or --all")
-    return int(args.index) if args.index is not None else None
-
-
 def _ueid(args: argparse.Namespace, home: Home) -> bytes:
     try:
         return bytes.fromhex(args.ueid) if args.ueid else home.ueid
@@ -110,13 +104,13 @@ def _ueid(args: argparse.Namespace, home: Home) -> bytes:
 def _revoke(args: argparse.Namespace) -> int:
     home = home_of(args)
     ueid = _ueid(args, home)
-    return _tell(args, each(home, _chosen(args), lambda p: admin_client.revoke(p, ueid, text=args.text)), "revoked")
+    return _tell(args, each(home, args.index, lambda p: admin_client.revoke(p, ueid, text=args.text)), "revoked")
 
 
 def _allow(args: argparse.Namespace) -> int:
     home = home_of(args)
     ueid = _ueid(args, home)
-    code = _tell(args, each(home, _chosen(args), lambda p: admin_client.allow(p, ueid)), "allowed; a fail-safe needs qsafp unlock too")
+    code = _tell(args, each(home, args.index, lambda p: admin_client.allow(p, ueid)), "allowed; a fail-safe needs qsafp unlock too")
     ask_agent(home, "renew")
     return code
 
@@ -133,7 +127,7 @@ def _release(args: argparse.Namespace) -> int:
             raise QsafpError("no fail-safe of this device waits here; is its agent at work, and the revocation lifted?")
         return admin_client.release(path, ueid, int(waiting[0]["sequence"]))
 
-    code = _tell(args, each(home, _chosen(args), act), "released")
+    code = _tell(args, each(home, args.index, act), "released")
     ask_agent(home, "renew")
     return code
 
@@ -143,7 +137,7 @@ def _lists(args: argparse.Namespace, call: Callable[[Path], list[dict[str, Any]]
     bad = any(isinstance(v, str) for v in found.values())
     lines = []
     for i, rows in found.items():
-        lines.append(f"validator {i}: {rows if isinstance(rows, str) else f'{len(rows)} entries'}")
+        lines.append(f"validator {i}: {rows if isinstance(rows, str) else f'{len(rows)} listed'}")
         if not isinstance(rows, str):
             lines += ["  " + "  ".join(f"{k}={_short(v)}" for k, v in row.items()) for row in rows]
     emit(args, {str(i): {"error": v[7:]} if isinstance(v, str) else v for i, v in found.items()}, "\n".join(lines))

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qsafp doctor``: what is wrong here, each finding with its remedy."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from .._tables import Phase
+from ..client import GuardClient
+from ..errors import QsafpError
+from ..validator import admin_client
+from .common import Commands, Home, ask_agent, command, emit, home_of
+
+__all__ = ["Finding", "add", "examine"]
+
+SOCKET_PATH_MAX = 107
+DISK_MIN = 100 << 20
+SECRETS = ("guard/state/*.key", "agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0")
+
+
+class Finding(NamedTuple):
+    """What was looked at, whether it is well (None: a note), what was seen, and what helps."""
+
+    what: str
+    ok: bool | None
+    seen: str
+    remedy: str = ""
+
+
+def add(commands: Commands) -> None:
+    """Add ``doctor``."""
+    command(commands, "doctor", _run, "look for what is wrong, and say what helps")
+
+
+def examine(home: Home) -> Iterator[Finding]:
+    """Yield all findings, good ones too."""
+    yield from _files(home)
+    yield from _set(home)
+    yield from _guard(home)
+    yield from _agent(home)
+    for path in home.validators():
+        yield _validator(path)
+    yield from _host(home)
+
+
+def _files(home: Home) -> Iterator[Finding]:
+    bad = 0
+    for pattern in SECRETS:
+        for path in home.root.glob(pattern):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                bad += 1
+                yield Finding("keys", False, f"{path}: mode {mode:04o} lets others at it", f"chmod 600 {path}")
+    if not bad:
+        yield Finding("keys", True, "only their owner can read them")
+    k0, set_key = home.root / "auditor" / "k0", home.root / "set" / "set.key"
+    if k0.exists():
+        yield Finding("auditor", None, f"{k0} is still here: whoever has it can forge seals", "hand it over, then delete it here")
+    if set_key.exists():
+        yield Finding("set key", None, f"{set_key} is still here: whoever has it can replace validators", "move it to an offline medium")
+    longest = len(str(home.agent))
+    fits = longest <= SOCKET_PATH_MAX
+    yield Finding("paths", fits, f"socket paths of {longest} bytes", "" if fits else "choose a shorter --dir")
+
+
+def _set(home: Home) -> Iterator[Finding]:
+    from .. import sets
+
+    path = home.set_document
+    try:
+        s = sets.load(path.read_bytes())
+    except (OSError, QsafpError) as why:
+        yield Finding("set", False, f"{path}: {why}", "restore it from where the set keys are kept")
+        return
+    yield Finding("set", True, f"epoch {s.epoch}, {s.m} of {s.n}, {s.suite}")
+    if s.lab:
+        yield Finding("LAB", None, "all validators share a host: its owner is the quorum", "for real use: hosts of different owners")
+
+
+def _guard(home: Home) -> Iterator[Finding]:
+    try:
+        with GuardClient.connect(home.ctl) as guard:
+            s = guard.status()
+    except QsafpError as why:
+        yield Finding("guard", False, str(why), f"python -m qsafp_embedded.agent --config {home.agent_toml}  (it starts the guard)")
+        return
+    open_ = s.phase in (Phase.ACTIVE, Phase.WARNING)
+    helps = {Phase.FAILSAFE: f"qsafp unlock --dir {home.root}", Phase.GRACE: "start or reach the validators: the next lease resumes it"}
+    remedy = "" if open_ else helps.get(Phase(s.phase), "start the validators and the agent")
+    yield Finding("lease", open_, f"{s.phase_name.lower()}, {s.status_name}, {s.reason_name}, serial {s.serial}", remedy)
+
+
+def _agent(home: Home) -> Iterator[Finding]:
+    a = ask_agent(home, "status")
+    if a is None:
+        yield Finding("agent", False, f"nobody answers on {home.agent}", f"python -m qsafp_embedded.agent --config {home.agent_toml}")
+        return
+    said, helps = a["error"], "see what is said of the validators"
+    yield Finding("agent", not said, said or f"pid {a['agent']}, {a['renewals']} renewals", helps if said else "")
+    if a["isolated"]:
+        yield Finding("polls", False, f"{a['polls']} of {a['n']} alive: no stop could arrive", "reach or start the validators")
+    for v in a["round"]:
+        if v["state"] in ("unreachable", "garbled", "forged"):
+            yield Finding(f"validator {v['index']}", False, f"{v['state']}: {v['text']}", "is it running, its port reachable?")
+
+
+def _validator(path: Path) -> Finding:
+    try:
+        found = admin_client.health(path / "admin.sock")
+    except QsafpError as why:
+        return Finding(path.name, False, str(why), f"python -m qsafp_embedded.validator --config {path / 'validator.toml'}")
+    good = found.get("store") == "ok"
+    seen = f"epoch {found.get('epoch')}, store {found.get('store')}"
+    return Finding(path.name, good, seen, "" if good else "free its disk, then restart it")
+
+
+def _host(home: Home) -> Iterator[Finding]:
+    free = shutil.disk_usage(home.root).free
+    yield Finding("disk", free >= DISK_MIN, f"{free >> 20} MiB free", "" if free >= DISK_MIN else "make room: a full log closes the gate")
+    source = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    if source.exists():
+        name = source.read_text().strip()
+        reads = "the CPU counter" if name in ("tsc", "arch_sys_counter") else "CLOCK_BOOTTIME"
+        yield Finding("clock", True, f"{name}: the gate reads {reads}")
+
+
+def _run(args: argparse.Namespace) -> int:
+    findings = list(examine(home_of(args)))
+    marks = {True: "ok  ", False: "BAD ", None: "note"}
+    lines = [f"{marks[f.ok]}  {f.what:<12} {f.seen}" + (f"\n        -> {f.remedy}" if f.remedy else "") for f in findings]
+    emit(args, [f._asdict() for f in findings], "\n".join(lines))
+    return int(any(f.ok is False for f in findings))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qsafp status``, ``qsafp lease show`` and ``qsafp gate check``: what holds now, asked of the guard itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from ..client import GuardClient, Status
+from ..errors import ConfigError, FormatError, GuardUnavailable, LeaseRefused, QsafpError
+from .common import Commands, Home, ask_agent, command, emit, home_of
+
+__all__ = ["add", "guard_status"]
+
+WATCH_S = 0.5
+
+
+def add(commands: Commands) -> None:
+    """Add ``status``, ``lease`` and ``gate``."""
+    p = command(commands, "status", _status, "show lease, guard, agent and validators")
+    p.add_argument("--watch", action="store_true", help="keep showing until Ctrl-C")
+    acts = commands.add_parser("lease", help="look at the newest lease").add_subparsers(metavar="ACT", required=True)
+    command(acts, "show", _lease, "verify the newest lease and show its claims and signers")
+    acts = commands.add_parser("gate", help="ask the gate").add_subparsers(metavar="ACT", required=True)
+    p = command(acts, "check", _gate, "exit with 0 if the gate is open, with 1 and the reason if it is closed")
+    p.add_argument("--model", metavar="FILE", help="and only for this model")
+
+
+def guard_status(home: Home) -> Status:
+    """Ask the guard; raises GuardUnavailable, CommandRefused."""
+    with GuardClient.connect(home.ctl) as guard:
+        return guard.status()
+
+
+def _look(home: Home) -> dict[str, Any]:
+    """Guard and agent, each None when it does not answer."""
+    try:
+        with GuardClient.connect(home.ctl) as guard:
+            pid, s = guard.pid, guard.status()
+    except GuardUnavailable as why:
+        return {"guard": None, "error": str(why), "agent": ask_agent(home, "status")}
+    return {
+        "guard": {
+            "pid": pid,
+            "phase": s.phase_name.lower(),
+            "status": s.status_name,
+            "reason": s.reason_name,
+            "serial": s.serial,
+            "remaining_ms": s.remaining_ns // 1_000_000,
+            "duration_ms": s.duration_ms,
+            "renewals": s.renewals,
+            "approvals": s.approvals,
+            "validators": s.total,
+            "lab": s.lab,
+            "contained": s.contained,
+            "denied": [i for i in range(16) if s.denied >> i & 1],
+            "ueid": s.ueid.hex(),
+            "model": s.model.hex(),
+            "log": {"id": s.log_id.hex(), "next": s.log_next, "head": s.log_head.hex()},
+            "latch": {"sequence": s.latch_seq, "hash": s.latch_hash.hex()} if any(s.latch_hash) else None,
+        },
+        "error": "",
+        "agent": ask_agent(home, "status"),
+    }
+
+
+def _text(found: dict[str, Any]) -> str:
+    g, a = found["guard"], found["agent"]
+    if g is None:
+        lines = [f"guard      none: {found['error']}", "gate       closed"]
+    else:
+        lab = "  LAB: validators share this host" if g["lab"] else ""
+        closed = f": {g['reason']}" if g["reason"] != "NONE" else ""
+        lines = [
+            f"lease      {g['phase']}, serial {g['serial']}, {g['remaining_ms'] / 1000:.1f} of {g['duration_ms'] / 1000:g} s left{lab}",
+            f"status     {g['status']}{closed}{', workloads contained' if g['contained'] else ''}",
+            f"guard      pid {g['pid']}, {g['renewals']} renewals, log of {g['log']['next']} records",
+            f"device     {g['ueid'][:18]}…  model {g['model'][:16]}…",
+        ]
+        if g["denied"]:
+            lines.append(f"denied by  validators {', '.join(map(str, g['denied']))}")
+        if g["latch"] and g["phase"] == "failsafe":
+            lines.append(f"fail-safe  record {g['latch']['sequence']}; when the cause is understood: qsafp unlock")
+    return "\n".join(lines + (_agent(a) if a else ["agent      none: python -m qsafp_embedded.agent --config …/agent/agent.toml"]))
+
+
+def _agent(a: dict[str, Any]) -> list[str]:
+    isolated = "  ISOLATED: no stop by the quorum could arrive" if a["isolated"] else ""
+    took = sorted(a["latencies_ms"])
+    typical = f", renewals take {took[len(took) // 2]:.1f} ms" if took else ""
+    lines = [f"agent      pid {a['agent']}, {a['polls']} of {a['n']} polls alive{typical}{isolated}"]
+    lines += [f"  validator {v['index']}: {v['state']:<10} {v['ms']:8.1f} ms  {v['text']}".rstrip() for v in a["round"]]
+    return lines + ([f"last error {a['error']}"] if a["error"] else [])
+
+
+def _status(args: argparse.Namespace) -> int:
+    home = home_of(args)
+    clear = "\x1b[H\x1b[J" if sys.stdout.isatty() and not args.json else ""
+    while args.watch:
+        found = _look(home)
+        emit(args, found, clear + _text(found))
+        time.sleep(WATCH_S)
+    found = _look(home)
+    emit(args, found, _text(found))
+    return int(found["guard"] is None)
+
+
+def _lease(args: argparse.Namespace) -> int:
+    from .. import cose, sets
+
+    home = home_of(args)
+    path = home.root / "agent" / "evidence" / "last-lease.cbor"
+    try:
+        token, document = path.read_bytes(), home.set_document.read_bytes()
+    except OSError as why:
+        raise ConfigError(f"{why.filename}: {why.strerror}; a lease is there once the agent got one") from why
+    try:
+        members = sets.load(document)
+        claims = sets.verify_lease(token, members)
+    except FormatError as why:
+        raise QsafpError(f"{path}: {why}") from why
+    signers = sorted({v.index for x in cose.parse_sign(token).by if (v := members.member(x.alg, x.kid)) is not None})
+    shown = {k: v.hex() if isinstance(v, bytes) else v for k, v in claims.items()}
+    shown |= {"signers": signers, "m": members.m, "n": members.n, "suite": members.suite, "bytes": len(token), "token": token.hex()}
+    warning, grace, initial, extension = claims["policy_ms"]
+    lines = [
+        f"lease      {shown['lease_id']}  serial {claims['serial']}  {len(token)} bytes, {members.suite}",
+        f"signed by  validators {', '.join(map(str, signers))}: {members.m} of {members.n}, all good{'  LAB' if claims['lab'] else ''}",
+        f"duration   {claims['duration_ms']} ms; warning {warning}, grace {grace}, initial {initial}, extension {extension} ms",
+        f"device     {shown['ueid']}",
+        f"model      {shown['model']}",
+        f"log        {claims['log_size']} records, root {shown['log_root']}",
+        f"nonce      {shown['nonce']}  epoch {claims['epoch']}  level {claims['level']}",
+    ]
+    if claims["has_failsafe"]:
+        lines.append(f"releases   fail-safe record {claims['failsafe_seq']}, {shown['failsafe_hash']}")
+    emit(args, shown, "\n".join(lines))
+    return 0
+
+
+def _gate(args: argparse.Namespace) -> int:
+    from ..gate import Gate
+
+    run = home_of(args).run
+    gate = Gate(model=args.model, lease=run.name, run_dir=run.parent)
+    try:
+        gate.require()
+    except LeaseRefused as why:
+        shown = {"open": False, "error": type(why).__name__, "reason": why.reason, "resume": why.resume, "text": str(why)}
+        emit(args, shown, f"closed: {why}")
+        return 1
+    i = gate.info()
+    phase = i.phase.name.lower()
+    emit(args, {"open": True, "serial": i.serial, "phase": phase}, f"open: lease {run.name} #{i.serial}, {phase}")
+    return 0
