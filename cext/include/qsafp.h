@@ -147,9 +147,9 @@ typedef struct {
     uint64_t first, next;                   /* live sequences [first, next) */
     uint8_t head[32], log_id[32];           /* hash of next - 1; hash of record 0 */
     uint64_t erased_upto;                   /* sequences below this may be programmed; at least one whole sector ahead */
-    qsafp_tree_t tree;                      /* lazily extended, over [0, tree.size) */
     bool failed;                            /* a write failed: nothing more is accepted until recovered */
     bool reserve;                           /* set but while the fail-safe record is written: it may use the kept sector */
+    qsafp_tree_t tree;                      /* lazily extended, over [0, tree.size) */
 } qsafp_audit_t;
 /* Recover from the store.  The caller presets slots, and from its durable state tree and log_id (zero if none).  Finds the ring, checks the chain, drops only a torn tail.  -CORRUPT names the slot in *bad. */
 QSAFP_MUST_USE int qsafp_audit_recover(qsafp_audit_t *a, uint32_t *bad);
@@ -184,29 +184,40 @@ typedef struct {
 } qsafp_state_t;
 
 typedef struct {
-    bool active; uint64_t t0_ns; uint32_t generation; qsafp_claims_t claims;
-    uint8_t payload[QSAFP_PAYLOAD_MAX]; size_t payload_len;   /* lease payload: what validators sign */
-    uint8_t request[QSAFP_REQUEST_MAX]; size_t request_len;   /* COSE_Sign1 by the device */
-    uint8_t request_hash[32];                                 /* SHA-256 of the request's payload: refusals name it */
-    qsafp_tree_t tree;                                        /* at claims.log_size */
-    uint16_t denied, spent;                     /* bit per validator index */
+    bool active;
     bool forged;                                /* a verification failed for this request */
+    uint16_t denied, spent;                     /* bit per validator index */
+    uint32_t generation; uint64_t t0_ns; qsafp_claims_t claims;
+    size_t payload_len, request_len;
+    uint8_t request_hash[32];                                 /* SHA-256 of the request's payload: refusals name it */
+    uint8_t payload[QSAFP_PAYLOAD_MAX];                       /* lease payload: what validators sign */
+    uint8_t request[QSAFP_REQUEST_MAX];                       /* COSE_Sign1 by the device */
+    qsafp_tree_t tree;                                        /* at claims.log_size */
 } qsafp_pending_t;
 
+/* Small and often used fields come first: near offsets are short instructions. */
 typedef struct {
     const qsafp_port_t *port; void *ctx;
-    qsafp_config_t cfg; qsafp_set_t set; qsafp_state_t st; qsafp_audit_t log;
     qsafp_gate_page_t *page;
-    uint8_t input_hash[32]; uint32_t workloads; uint8_t contained, isolated;  /* set by the host */
     /* Shared with the deadline thread: aligned words, atomic access only. */
-    uint64_t lease_end_ns; uint32_t generation, latch, untold, answered;
+    uint32_t generation, latch, untold, answered;
+    uint64_t lease_end_ns;
     uint64_t expired_end;                       /* deadline thread only: the end whose expiry was told */
     /* Service thread only; published fields change under the port's lock. */
-    qsafp_claims_t lease; bool leased; uint8_t lease_request_hash[32]; uint16_t lease_denied; uint8_t approvals; uint32_t renewals;
-    uint8_t lease_token[QSAFP_RESPONSE_MAX]; size_t lease_token_len;   /* the previous lease, for validators that are behind */
-    uint8_t failsafe_record[QSAFP_RECORD_BYTES];                       /* the record a release answers */
+    uint32_t workloads, renewals;
+    uint8_t contained, isolated;                /* set by the host, as are workloads and input_hash */
+    bool leased; uint8_t approvals; uint16_t lease_denied;
+    size_t lease_token_len;
+    qsafp_config_t cfg;
+    qsafp_claims_t lease;
+    uint8_t lease_request_hash[32], input_hash[32];
+    qsafp_audit_t log;
     qsafp_pending_t pending;
+    qsafp_state_t st;
+    qsafp_set_t set;
+    uint8_t failsafe_record[QSAFP_RECORD_BYTES];                       /* the record a release answers */
     uint8_t scratch[QSAFP_RESPONSE_MAX / 16];                          /* Sig_structures: 1 KB */
+    uint8_t lease_token[QSAFP_RESPONSE_MAX];                           /* the previous lease, for validators that are behind */
 } qsafp_t;
 
 /* Enrolment: record 0 and the first state on a blank store.  -QSAFP_E_BUSY if there is a state already. */
@@ -230,7 +241,8 @@ uint64_t qsafp_tick(qsafp_t *q);
 /* Service thread, after a kick: writes what the deadline thread latched. */
 QSAFP_MUST_USE int qsafp_service(qsafp_t *q);
 
-typedef struct {
+/* Packed: the head of the status answer (command 0x01), byte for byte. */
+typedef struct __attribute__((packed)) {
     uint64_t remaining_ns, duration_ms, serial; uint32_t status; uint16_t phase; uint32_t reason, generation;
     uint8_t approvals, total; uint32_t renewals; uint8_t model[32], lease_id[16]; uint8_t flags;
 } qsafp_info_t;
@@ -245,13 +257,17 @@ uint16_t qsafp_crc16(const uint8_t *p, size_t n);
 
 typedef struct qsafp_command {
     qsafp_t *q;
-    uint8_t last[4 + QSAFP_FRAME_MAX + 2]; size_t last_len;          /* repeated tag: cached answer */
-    uint8_t out[5 + QSAFP_FRAME_MAX + 2]; size_t out_len;
-    uint8_t put[QSAFP_RESPONSE_MAX]; uint32_t put_have, put_total;    /* chunked lease, refusal, set */
-    uint8_t env[QSAFP_RESPONSE_MAX + 4096]; size_t env_len; uint64_t env_old, env_serial; bool env_ready;
-    uint64_t confirm_ns; uint8_t confirm_tag; uint32_t confirm_reason; /* fail-safe sent twice */
     bool restricted;                                                  /* gate.sock: opcodes 0, 1, 6, 7 only */
+    bool env_ready;
+    uint8_t confirm_tag; uint32_t confirm_reason; uint64_t confirm_ns; /* fail-safe sent twice */
     int (*workload)(struct qsafp_command *c, const uint8_t *p, size_t n); void *host; /* opcode 0x07, the host's; 0: none */
+    size_t last_len, out_len, env_len;
+    uint32_t put_have, put_total;
+    uint64_t env_old, env_serial;
+    uint8_t out[5 + QSAFP_FRAME_MAX + 2];                             /* the answer */
+    uint8_t last[4 + QSAFP_FRAME_MAX + 2];                            /* repeated tag: cached answer */
+    uint8_t put[QSAFP_RESPONSE_MAX];                                  /* chunked lease, refusal, set */
+    uint8_t env[QSAFP_RESPONSE_MAX + 4096];                           /* the envelope for env_old */
 } qsafp_command_t;
 /* One whole frame in, one whole answer in c->out. Always answers. */
 void qsafp_command(qsafp_command_t *c, const uint8_t *frame, size_t len);

@@ -1,13 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Command frames: one state machine for sockets, UART, SPI and service calls (HW-14, docs/formats.md). */
 #include "core.h"
+#include "record.h"
 
 enum { HEAD = 4, ANSWER_HEAD = 5, CHUNK = 1000 };
 enum { RENEW_BEGIN = 0, RENEW_READ = 1, RENEW_PUT = 2, RENEW_FINISH = 3 };
 
-static uint16_t get16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-static uint32_t get32(const uint8_t *p) { return (uint32_t)get16(p) | (uint32_t)get16(p + 2) << 16; }
-static uint64_t get64(const uint8_t *p) { return (uint64_t)get32(p) | (uint64_t)get32(p + 4) << 32; }
+static uint16_t get16(const uint8_t *p) { uint16_t v; __builtin_memcpy(&v, p, sizeof v); return v; }
+static uint32_t get32(const uint8_t *p) { uint32_t v; __builtin_memcpy(&v, p, sizeof v); return v; }
+static uint64_t get64(const uint8_t *p) { uint64_t v; __builtin_memcpy(&v, p, sizeof v); return v; }
+
+enum {
+    FOR_WORKLOADS = 1u << QSAFP_OPCODE_VERSION | 1u << QSAFP_OPCODE_STATUS | 1u << QSAFP_OPCODE_LOG_EVENT | 1u << QSAFP_OPCODE_WORKLOAD,
+    EVENTS_OF_WORKLOADS = 1u << QSAFP_EVENT_INFERENCE_STARTED | 1u << QSAFP_EVENT_INFERENCE_COMPLETED | 1u << QSAFP_EVENT_ANOMALY |
+                          1u << QSAFP_EVENT_WORKLOAD_REPORT,
+    REASONS_OF_HOSTS = 1u << QSAFP_REASON_MANUAL | 1u << QSAFP_REASON_BUS | 1u << QSAFP_REASON_ANOMALY,
+};
+
+static bool member(unsigned mask, uint32_t of)
+{
+    return of < 32 && mask >> of & 1;
+}
 
 uint16_t qsafp_crc16(const uint8_t *p, size_t n)
 {
@@ -22,67 +35,49 @@ uint16_t qsafp_crc16(const uint8_t *p, size_t n)
 
 /* ---- the answer under construction: out holds head, then what was put; finish adds length and CRC ---- */
 
-static void put(qsafp_command_t *c, uint64_t v, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++)
-        c->out[c->out_len++] = (uint8_t)(v >> (8 * i));
-}
-
 static void put_bytes(qsafp_command_t *c, const void *p, size_t n)
 {
     memcpy(c->out + c->out_len, p, n);
     c->out_len += n;
 }
 
+static void put32(qsafp_command_t *c, uint32_t v) { put_bytes(c, &v, sizeof v); }
+static void put64(qsafp_command_t *c, uint64_t v) { put_bytes(c, &v, sizeof v); }
+
 static void finish(qsafp_command_t *c, uint8_t tag, qsafp_command_status_t status)
 {
-    uint16_t len = (uint16_t)(c->out_len - ANSWER_HEAD);
+    uint16_t len = (uint16_t)(c->out_len - ANSWER_HEAD), crc;
     c->out[0] = 0xA5;
     c->out[1] = tag;
     c->out[2] = (uint8_t)status;
-    c->out[3] = (uint8_t)len;
-    c->out[4] = (uint8_t)(len >> 8);
-    put(c, qsafp_crc16(c->out, c->out_len), 2);
+    __builtin_memcpy(c->out + 3, &len, sizeof len);
+    crc = qsafp_crc16(c->out, c->out_len);
+    put_bytes(c, &crc, sizeof crc);
 }
 
 /* ---- opcodes: payload in, answer payload appended, status back ---- */
 
 static qsafp_command_status_t op_version(qsafp_command_t *c)
 {
-    put(c, QSAFP_ABI, 4);
-    put(c, (uint64_t)c->q->set.suite, 1);
-    put(c, QSAFP_FRAME_MAX, 2);
+    const uint8_t answer[7] = {QSAFP_ABI, 0, 0, 0, c->q->set.suite, (uint8_t)QSAFP_FRAME_MAX, QSAFP_FRAME_MAX >> 8};
+    put_bytes(c, answer, sizeof answer);
     return QSAFP_COMMAND_STATUS_OK;
 }
+
+/* What the status answer takes from the guard, after qsafp_info_t. */
+#define PART(field) {offsetof(qsafp_t, field), sizeof(((qsafp_t *)0)->field)}
+static const struct { uint16_t at, size; } STATUS_PARTS[] = {
+    PART(log.next), PART(st.lease_tree.size), PART(cfg.ueid), PART(log.log_id), PART(log.head), PART(st.latch_seq), PART(st.latch_hash), PART(st.boot),
+};
 
 static qsafp_command_status_t op_status(qsafp_command_t *c)
 {
     qsafp_info_t i;
-    qsafp_t *q = c->q;
-    qsafp_info(q, &i);
-    put(c, i.remaining_ns, 8);
-    put(c, i.duration_ms, 8);
-    put(c, i.serial, 8);
-    put(c, i.status, 4);
-    put(c, i.phase, 2);
-    put(c, i.reason, 4);
-    put(c, i.generation, 4);
-    put(c, i.approvals, 1);
-    put(c, i.total, 1);
-    put(c, i.renewals, 4);
-    put_bytes(c, i.model, 32);
-    put_bytes(c, i.lease_id, 16);
-    put(c, i.flags, 1);
-    put(c, q->log.next, 8);
-    put(c, q->st.lease_tree.size, 8);
-    put_bytes(c, q->cfg.ueid, 33);
-    put_bytes(c, q->log.log_id, 32);
-    put_bytes(c, q->log.head, 32);
-    put(c, q->st.latch_seq, 8);
-    put_bytes(c, q->st.latch_hash, 32);
-    put(c, q->st.boot, 4);
-    put(c, port_now(q), 8);
-    put(c, (uint64_t)(q->lease_denied | q->pending.denied), 2); /* who said no, by index */
+    qsafp_info(c->q, &i);
+    put_bytes(c, &i, sizeof i);
+    for (size_t k = 0; k < sizeof STATUS_PARTS / sizeof *STATUS_PARTS; k++)
+        put_bytes(c, (const uint8_t *)c->q + STATUS_PARTS[k].at, STATUS_PARTS[k].size);
+    put64(c, port_now(c->q));
     return QSAFP_COMMAND_STATUS_OK;
 }
 
@@ -93,8 +88,8 @@ static qsafp_command_status_t renew_begin(qsafp_command_t *c)
     c->put_have = 0;
     if (err)
         return QSAFP_COMMAND_STATUS_STORE_FAILED;
-    put(c, c->q->pending.request_len, 4);
-    put(c, c->q->pending.claims.serial, 8);
+    put32(c, (uint32_t)c->q->pending.request_len);
+    put64(c, c->q->pending.claims.serial);
     return QSAFP_COMMAND_STATUS_OK;
 }
 
@@ -117,7 +112,7 @@ static qsafp_command_status_t renew_read(qsafp_command_t *c, const uint8_t *p, s
     if (off > c->env_len)
         return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
     size_t chunk = c->env_len - off < CHUNK ? c->env_len - off : CHUNK;
-    put(c, c->env_len, 4);
+    put32(c, (uint32_t)c->env_len);
     put_bytes(c, c->env + off, chunk);
     return QSAFP_COMMAND_STATUS_OK;
 }
@@ -146,7 +141,8 @@ static qsafp_command_status_t renew_finish(qsafp_command_t *c)
     uint32_t len = c->put_have;
     c->put_have = c->put_total = 0;
     int err = qsafp_put(c->q, c->put, len);
-    put(c, (uint64_t)-err, 1);
+    const uint8_t code = (uint8_t)-err;
+    put_bytes(c, &code, 1);
     return err ? QSAFP_COMMAND_STATUS_REFUSED : QSAFP_COMMAND_STATUS_OK;
 }
 
@@ -171,18 +167,18 @@ static qsafp_command_status_t op_renew(qsafp_command_t *c, const uint8_t *p, siz
 /* start u64, count u16 -> next u64 and up to three records: a fourth leaves no room for the header. */
 static qsafp_command_status_t op_read_log(qsafp_command_t *c, const uint8_t *p, size_t n)
 {
-    uint8_t rec[QSAFP_RECORD_BYTES];
+    const qsafp_audit_t *log = &c->q->log;
     if (n != 10)
         return QSAFP_COMMAND_STATUS_BAD_LENGTH;
-    uint64_t start = get64(p);
+    uint64_t seq = get64(p);
     unsigned count = get16(p + 8) < 3 ? get16(p + 8) : 3;
-    if (start < c->q->log.first)
-        start = c->q->log.first;
-    put(c, c->q->log.next, 8);
-    for (unsigned i = 0; i < count && start + i < c->q->log.next; i++) {
-        if (qsafp_audit_read(&c->q->log, start + i, rec))
+    if (seq < log->first)
+        seq = log->first;
+    put64(c, log->next);
+    for (; count && seq < log->next; count--, seq++) {
+        if (qsafp_audit_read(&c->q->log, seq, c->out + c->out_len))
             return QSAFP_COMMAND_STATUS_STORE_FAILED;
-        put_bytes(c, rec, sizeof rec);
+        c->out_len += QSAFP_RECORD_BYTES;
     }
     return QSAFP_COMMAND_STATUS_OK;
 }
@@ -194,7 +190,7 @@ static qsafp_command_status_t op_failsafe(qsafp_command_t *c, uint8_t tag, const
         return QSAFP_COMMAND_STATUS_BAD_LENGTH;
     uint32_t reason = get32(p);
     uint64_t now = port_now(c->q);
-    if (reason != QSAFP_REASON_MANUAL && reason != QSAFP_REASON_BUS && reason != QSAFP_REASON_ANOMALY)
+    if (!member(REASONS_OF_HOSTS, reason))
         return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
     if (c->confirm_ns && c->confirm_tag == tag && c->confirm_reason == reason && now - c->confirm_ns <= 1000000000u) {
         c->confirm_ns = 0;
@@ -213,22 +209,16 @@ static qsafp_command_status_t op_log_event(qsafp_command_t *c, const uint8_t *p,
     if (n < 6 || n > 6 + 96)
         return QSAFP_COMMAND_STATUS_BAD_LENGTH;
     uint16_t event = get16(p);
-    if (event != QSAFP_EVENT_INFERENCE_STARTED && event != QSAFP_EVENT_INFERENCE_COMPLETED && event != QSAFP_EVENT_ANOMALY &&
-        event != QSAFP_EVENT_WORKLOAD_REPORT)
+    if (!member(EVENTS_OF_WORKLOADS, event))
         return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
-    qsafp_record_t r = {.event = event, .flags = 8, .reason = get32(p + 2)};
+    qsafp_record_t r = {.event = event, .flags = RECORD_REPORTED, .reason = get32(p + 2)};
     memcpy(r.data, p + 6, n - 6);
     return qsafp_note(c->q, &r) ? QSAFP_COMMAND_STATUS_STORE_FAILED : QSAFP_COMMAND_STATUS_OK;
 }
 
-static bool restricted_op(uint8_t op)
-{
-    return op == QSAFP_OPCODE_VERSION || op == QSAFP_OPCODE_STATUS || op == QSAFP_OPCODE_LOG_EVENT || op == QSAFP_OPCODE_WORKLOAD;
-}
-
 static qsafp_command_status_t dispatch(qsafp_command_t *c, const uint8_t *f, const uint8_t *p, size_t n)
 {
-    if (c->restricted && !restricted_op(f[1]))
+    if (c->restricted && !member(FOR_WORKLOADS, f[1]))
         return QSAFP_COMMAND_STATUS_NOT_ALLOWED;
     switch (f[1]) {
     case QSAFP_OPCODE_VERSION:
@@ -244,9 +234,7 @@ static qsafp_command_status_t dispatch(qsafp_command_t *c, const uint8_t *f, con
     case QSAFP_OPCODE_LOG_EVENT:
         return op_log_event(c, p, n);
     case QSAFP_OPCODE_WORKLOAD:
-        if (c->workload)
-            return (qsafp_command_status_t)c->workload(c, p, n);
-        return QSAFP_COMMAND_STATUS_BAD_OPCODE;
+        return c->workload ? (qsafp_command_status_t)c->workload(c, p, n) : QSAFP_COMMAND_STATUS_BAD_OPCODE;
     default:
         return QSAFP_COMMAND_STATUS_BAD_OPCODE;
     }

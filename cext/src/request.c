@@ -12,8 +12,8 @@ bool pending_live(const qsafp_t *q, uint64_t now)
 static int draw(qsafp_t *q, uint64_t serial, uint8_t out[32])
 {
     uint8_t msg[4 + 8 + 32];
-    memcpy(msg, &q->st.boot, 4);
-    memcpy(msg + 4, &serial, 8);
+    __builtin_memcpy(msg, &q->st.boot, 4);
+    __builtin_memcpy(msg + 4, &serial, 8);
     int err = q->port->entropy(q->ctx, msg + 12, 32);
     if (!err)
         err = q->port->nonce_mac(q->ctx, out, msg, sizeof msg);

@@ -35,11 +35,11 @@ static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
     case ITEM_VIEW:
     case ITEM_ANY:
         b = row->kind == ITEM_VIEW ? qsafp_cbor_bstr(r) : qsafp_cbor_skip(r);
-        memcpy(to, &b, sizeof b);
+        __builtin_memcpy(to, &b, sizeof b);
         return;
     case ITEM_INT:
         v = (uint64_t)qsafp_cbor_int(r);
-        memcpy(to, &v, sizeof v);
+        __builtin_memcpy(to, &v, sizeof v);
         return;
     case ITEM_UINT:
         v = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
@@ -75,14 +75,14 @@ static void put_item(qsafp_cbor_w *w, const item_t *row, const uint8_t *from)
         qsafp_cbor_put(w, QSAFP_CBOR_SIMPLE, 20u + *from);
         return;
     case ITEM_VIEW:
-        memcpy(&b, from, sizeof b);
+        __builtin_memcpy(&b, from, sizeof b);
         if (b.p)
             qsafp_cbor_put_bstr(w, b.p, b.len);
         else
             qsafp_cbor_put_null(w);
         return;
     case ITEM_INT:
-        memcpy(&v, from, sizeof v);
+        __builtin_memcpy(&v, from, sizeof v);
         qsafp_cbor_put_int(w, (int64_t)v);
         return;
     case ITEM_UINT:
