@@ -77,9 +77,8 @@ def make(plan: Plan) -> dict[str, str]:
     try:
         enrolment = _fill(part, plan)
         part.rename(plan.root)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # gone already if all went well
     return enrolment
 
 

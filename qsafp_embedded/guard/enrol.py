@@ -20,7 +20,7 @@ from .config import GuardConfig
 __all__ = ["enrol", "options"]
 
 
-def sodium_path() -> str:
+def _sodium_path() -> str:
     """The shared object that holds libsodium, found without loading the Python package around it; raises ConfigError."""
     spec = importlib.util.find_spec("nacl")
     found = sorted(Path(spec.submodule_search_locations[0]).glob("_sodium*.so")) if spec and spec.submodule_search_locations else []
@@ -51,7 +51,7 @@ def _common(config: GuardConfig) -> dict[str, Any]:
         "secret_key": seed + key,
         "nonce_key": read_secret(state / "nonce.key", "nonce"),
         "seal_key": bytes(32),
-        "sodium": sodium_path(),
+        "sodium": _sodium_path(),
         "set": b"",
     }
 

@@ -8,9 +8,9 @@ import ast
 from repo import package
 
 ORDER = (
-    *("errors", "_tables", "model", "_core", "keyfile", "keys", "cose", "sets", "lease", "audit", "gate", "client"),
+    *("errors", "settings", "_tables", "model", "_core", "keyfile", "keys", "cose", "sets", "lease", "audit", "gate", "client"),
     *("capability", "hardware", "enforce", "integrations"),
-    *("guard", "validator", "agent", "cli"),
+    *("guard", "validator", "agent", "scenarios", "cli"),
 )
 TOP = {"__init__", "__main__"}  # the package's own front: it may import every part, and no part may import it
 

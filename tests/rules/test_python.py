@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def defined(tree: ast.Module) -> tuple[set[str], set[str]]:
     return made, bound | made
 
 
+def lazy(path: str, name: str) -> bool:
+    """Whether a module that loads names when they are asked for (PEP 562) really has this one."""
+    return hasattr(importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")), name)
+
+
 def all_faults(path: str, text: str) -> list[str]:
     """Where a module's ``__all__`` and its contents disagree."""
     tree = ast.parse(text)
@@ -48,7 +54,8 @@ def all_faults(path: str, text: str) -> list[str]:
     public = {n for n in made if not n.startswith("_")}
     if names is None:
         return [f"{path}: no __all__ for {', '.join(sorted(public))}"] if public else []
-    out = [f"{path}: __all__ offers {n}, which is not there" for n in names if n not in bound]
+    missing = [n for n in names if n not in bound and not ("__getattr__" in made and lazy(path, n))]
+    out = [f"{path}: __all__ offers {n}, which is not there" for n in missing]
     out += [f"{path}: {n} is public and not in __all__" for n in sorted(public - set(names))]
     return out + ([f"{path}: __all__ repeats a name"] if len(set(names)) != len(names) else [])
 
@@ -80,4 +87,7 @@ def test_the_all_rule_sees_what_it_is_for() -> None:
     assert all_faults("m.py", "def f(): ...\n")
     assert all_faults("m.py", "__all__ = ['f', 'g']\ndef f(): ...\n")
     assert all_faults("m.py", "__all__ = []\nclass F: ...\n")
+    assert all_faults("qsafp_embedded/__init__.py", "__all__ = ['Gate', 'Gates']\ndef __getattr__(n): ...\n") == [
+        "qsafp_embedded/__init__.py: __all__ offers Gates, which is not there"
+    ]
     assert not all_faults("m.py", "from a import b\n__all__ = ['b', 'F', 'X']\nX: int = 1\nclass F: ...\ndef _g(): ...\n")
