@@ -78,6 +78,8 @@ static qsafp_command_status_t op_status(qsafp_command_t *c)
     for (size_t k = 0; k < sizeof STATUS_PARTS / sizeof *STATUS_PARTS; k++)
         put_bytes(c, (const uint8_t *)c->q + STATUS_PARTS[k].at, STATUS_PARTS[k].size);
     put64(c, port_now(c->q));
+    const uint16_t denied = c->q->lease_denied | c->q->pending.denied; /* who said no, by index */
+    put_bytes(c, &denied, sizeof denied);
     return QSAFP_COMMAND_STATUS_OK;
 }
 

@@ -69,6 +69,7 @@ static void a_lease_over_frames_opens_the_gate(void)
     (void)qsafp_tick(&b->q);
     CHECK(open_now(b) && b->d.valid);
     CHECK(send(c, 3, QSAFP_OPCODE_STATUS, 0, 0) == QSAFP_COMMAND_STATUS_OK && c->out[5 + 24] == 0x3C && c->out[5 + 25] == 0x5A);
+    CHECK(c->out[3] == 260 % 256 && c->out[4] == 1); /* every field, who refused the last */
     free(c);
     free(b);
 }
