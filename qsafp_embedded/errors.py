@@ -57,7 +57,14 @@ class LeaseRefused(QsafpError, PermissionError):
     """
 
     def __init__(
-        self, message: str, *, reason: str = "", since: float | None = None, serial: int = 0, resume: str = "", refused_by: Sequence[int] = ()
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        since: float | None = None,
+        serial: int = 0,
+        resume: str = "",
+        refused_by: Sequence[int] = (),
     ) -> None:
         super().__init__(message)
         self.reason, self.since, self.serial, self.resume, self.refused_by = reason, since, serial, resume, tuple(refused_by)

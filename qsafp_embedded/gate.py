@@ -208,9 +208,8 @@ class Gate(GatePage):
         f = self._fields()
         left = (f["deadline_ns"] - now_ns()) / 1e9 if is_open else 0.0
         names = {k: f[k] for k in ("attached", "serial", "generation", "model", "lease_id")}
-        return GateInfo(
-            open=is_open, status=Status(f["status"]), phase=Phase(f["phase"]), reason=Reason(f["reason"]), remaining_s=max(left, 0.0), **names
-        )
+        status, phase, reason = Status(f["status"]), Phase(f["phase"]), Reason(f["reason"])
+        return GateInfo(open=is_open, status=status, phase=phase, reason=reason, remaining_s=max(left, 0.0), **names)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the gate is open; False if ``timeout`` seconds passed first."""
@@ -242,10 +241,12 @@ class Gate(GatePage):
 
     def _refusal(self) -> LeaseRefused:
         if self._wrong is not None and self._model is not None:
-            return WrongModel(f"lease {self.lease} is for model {self._wrong.hex()[:16]}…, not for {self._model.hex()[:16]}…", resume="load the model the lease names")
+            named, loaded = self._wrong.hex()[:16], self._model.hex()[:16]
+            return WrongModel(f"lease {self.lease} is for model {named}…, not for {loaded}…", resume="load the model the lease names")
         i = self.info()
         if not i.attached:
-            return LeaseUninitialized(f"no guard serves {self._path}", resume="start it: python -m qsafp_embedded.agent --config agent.toml")
+            start = "start it: python -m qsafp_embedded.agent --config agent.toml"
+            return LeaseUninitialized(f"no guard serves {self._path}", resume=start)
         since = (now_ns() - self._fields()["deadline_ns"]) / 1e9 if i.serial else None
         who = self._who() if i.reason is Reason.VALIDATOR_DENIED else []
         if i.reason in PEOPLE:
