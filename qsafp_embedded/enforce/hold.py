@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -107,10 +108,9 @@ class SignalHold:
         self.pid = pid
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
     def freeze(self, on: bool) -> None:
         """Stop or continue the group."""
@@ -122,8 +122,7 @@ class SignalHold:
 
     def close(self) -> None:
         """Kill what is left of the group."""
-        if self.pid:
-            self.kill()
+        self.kill()
 
 
 def _own_cgroup() -> Path:

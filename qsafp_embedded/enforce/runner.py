@@ -113,6 +113,7 @@ class Runner:
     def _start(self) -> None:
         if self.plan.checkpoint and not self.checkpoint.hashes:
             self.checkpoint.take()
+        self.hold.freeze(False)  # a cgroup stays frozen after a kill, and the child would stop before its exec
         self.frozen = self.killed = False
         try:
             self.child = subprocess.Popen(self.plan.command, preexec_fn=self.hold.enter, start_new_session=True)
@@ -165,14 +166,11 @@ class Runner:
             _say(str(why))
         spent = time.monotonic_ns() - begun
         if self.plan.checkpoint:
-            _say(
-                f"rolled back {len(self.plan.checkpoint)} paths in {spent / 1e6:.1f} ms"
-                if not result
-                else "rollback failed: nothing is restarted"
-            )
+            done = f"rolled back {len(self.plan.checkpoint)} paths in {spent / 1e6:.1f} ms"
+            _say("rollback failed: nothing is restarted" if result else done)
         if self.plan.on_stop:
-            done = subprocess.run(self.plan.on_stop, check=False)
-            _say(f"on_stop ended with {done.returncode}")
+            ended = subprocess.run(self.plan.on_stop, check=False)
+            _say(f"on_stop ended with {ended.returncode}")
         if self.orders is not None:
             self.orders.tell(struct.pack("<BBQB", REPORT, STEP_ROLLBACK, spent, result))
         if result or not self.plan.restart:
