@@ -306,6 +306,9 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
         return err;
     }
     store32(&q->answered, 1);
+    const unsigned said = (v.of_pending ? q->pending.denied : 0xFFFFu) & (v.of_lease ? q->lease_denied : 0xFFFFu);
+    if (v.deny && (said & bit(index)))
+        return 0; /* said before: the log is not filled by repeating it */
     if (v.deny && v.of_pending)
         q->pending.denied |= bit(index);
     if (v.deny && v.of_lease)
