@@ -114,6 +114,7 @@ class Gate(GatePage):
         self._sock: socket.socket | None = None
         self._tried = 0.0
         self._wrong: bytes | None = None
+        self._lost = ""
         self._calls, self._since = 0, 0.0
         self._key, self._hash = secrets.token_bytes(32), bytes(32)
         self._reattach()
@@ -151,12 +152,14 @@ class Gate(GatePage):
         self._tried = time.monotonic()
         try:
             s, fd = self._connect()
-        except (OSError, QsafpError):
+        except (OSError, QsafpError) as why:
+            self._lost = str(why)
             return False
         self._drop()
         try:
             self._attach(fd)
-        except (OSError, QsafpError):
+        except (OSError, QsafpError) as why:
+            self._lost = str(why)
             s.close()
             return False
         finally:
@@ -246,7 +249,7 @@ class Gate(GatePage):
         i = self.info()
         if not i.attached:
             start = "start it: python -m qsafp_embedded.agent --config agent.toml"
-            return LeaseUninitialized(f"no guard serves {self._path}", resume=start)
+            return LeaseUninitialized(f"no guard serves {self._path} ({self._lost})", resume=start)
         since = (now_ns() - self._fields()["deadline_ns"]) / 1e9 if i.serial else None
         who = self._who() if i.reason is Reason.VALIDATOR_DENIED else []
         if i.reason in PEOPLE:
