@@ -58,6 +58,7 @@ class Agent:
         self._status: Status | None = None
         self._round: Round | None = None
         self._task: asyncio.Task[bool] | None = None
+        self._polling: asyncio.Task[None] | None = None
         self._generation, self._failures, self._not_before, self._early = 0, 0, 0.0, 0.0
         self._votes = [Vote(v.index) for v in members.validators]
         self._kick = asyncio.Event()
@@ -66,30 +67,30 @@ class Agent:
         self._phase, self._error, self._renewals = -1, "", 0
 
     async def run(self) -> None:
-        """Work until cancelled."""
-        commands = {"status": self.status, "renew": self._renew_now}
-        async with Control(self._config.control_socket, commands):
-            polls: asyncio.Task[None] | None = None
-            beat = watchdog_s()
-            notify("READY=1")
-            try:
-                while True:
-                    await self._look()
-                    if self._config.poll and polls is None and self._status is not None:
-                        polls = asyncio.create_task(self._polls.run())
-                    if polls is not None and polls.done():
-                        polls.result()
-                    if beat:
-                        notify("WATCHDOG=1")
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._kick.wait(), self._pause(beat))
-                    self._kick.clear()
-            finally:
-                notify("STOPPING=1")
-                await self._close(polls)
+        """Work until cancelled; raises ConfigError if another agent is at work."""
+        try:
+            async with Control(self._config.control_socket, {"status": self.status, "renew": self._renew_now}):
+                notify("READY=1")
+                await self._watch(watchdog_s())
+        finally:
+            notify("STOPPING=1")
+            await self._close()
 
-    async def _close(self, polls: asyncio.Task[None] | None) -> None:
-        ends = [t for t in (polls, self._task, *self._stragglers) if t is not None]
+    async def _watch(self, beat: float) -> None:
+        while True:
+            await self._look()
+            if self._config.poll and self._polling is None and self._status is not None:
+                self._polling = asyncio.create_task(self._polls.run())
+            if self._polling is not None and self._polling.done():
+                self._polling.result()
+            if beat:
+                notify("WATCHDOG=1")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._kick.wait(), self._pause(beat))
+            self._kick.clear()
+
+    async def _close(self) -> None:
+        ends = [t for t in (self._polling, self._task, *self._stragglers) if t is not None]
         if self._round is not None:
             self._round.stop()
         for task in ends:
@@ -109,6 +110,7 @@ class Agent:
             return
         self._seen(status)
         if self._task is not None:
+            self._trouble(self._round.trouble if self._round else "")
             if status.generation != self._generation and self._round is not None:
                 self._round.stop()
                 self._task.cancel()
@@ -122,6 +124,8 @@ class Agent:
 
     def _seen(self, status: Status) -> None:
         first = self._status is None
+        if first:
+            self._error = ""  # it was about the guard
         self._status = status
         self._polls.known.ueid, self._polls.known.serial = status.ueid, status.serial
         if status.phase != self._phase and not (first and status.phase == Phase.NONE):
@@ -166,11 +170,16 @@ class Agent:
         if good:
             self._leased(round_)
             return
-        self._error = round_.error
+        self._trouble(round_.error)
         self._not_before = asyncio.get_running_loop().time() + pause_s(self._failures, self._config.backoff_max_s)
         self._failures += 1
-        if self._failures == 1:
-            _say(f"no lease yet: {round_.error}")
+
+    def _trouble(self, why: str) -> None:
+        """Remember what keeps the lease away, and say it once until a lease comes."""
+        if why and not self._error:
+            running = self._status is not None and self._status.status == LeaseStatus.VALID
+            _say(f"{'not renewed' if running else 'no lease'} yet: {why}")
+        self._error = why or self._error
 
     def _leased(self, round_: Round) -> None:
         self._error, self._failures, self._not_before = "", 0, 0.0

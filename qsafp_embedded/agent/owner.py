@@ -101,4 +101,3 @@ class GuardOwner:
             self._child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(10)
-

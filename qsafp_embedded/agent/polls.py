@@ -58,9 +58,10 @@ class Polls:
                 group.create_task(self._keep(peer))
 
     async def _keep(self, peer: Peer) -> None:
-        alive, failures, told = self._alive[peer.member.index], 0, b""
+        alive, failures, told, hasty = self._alive[peer.member.index], 0, b"", False
+        clock = asyncio.get_running_loop().time
         while True:
-            pause = 0.0
+            pause, before, began = 0.0, hasty, clock()
             try:
                 got = await peer.poll(self.known.ueid, self.known.serial, alive)
                 failures = 0
@@ -75,7 +76,8 @@ class Polls:
                     self._say(f"poll of validator {peer.member.index}: {why}")
             except GuardUnavailable:
                 pause = AGAIN_S
-            await asyncio.sleep(pause)
+            hasty = clock() - began < AGAIN_S
+            await asyncio.sleep(max(pause, AGAIN_S) if before and hasty else pause)
 
     async def _heard(self, peer: Peer, body: bytes, told: bytes) -> float:
         """Give a revocation to the guard at once; show the lease to a validator that is behind.  Returns the pause in seconds."""

@@ -97,6 +97,12 @@ class Round:
         self._end()
         return bool(self.lease)
 
+    @property
+    def trouble(self) -> str:
+        """What keeps the lease away as things stand; empty while m validators approved or may yet do so at once."""
+        hopeful = sum(v.state in ("asked", "behind", "approved") for v in self.votes)
+        return "" if self.lease or hopeful >= self._members.m else self.error or _summary(self.votes)
+
     def _end(self) -> None:
         """Over: whoever waits for a next try need not make it."""
         self._over.set()
