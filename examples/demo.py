@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "build" / "demo"
 LEASE_MS = 3000
 PULSE_NS = 2_200_000_000
-VOTES = {"approved": "+", "denied": "-", "unreachable": "!", "retry": "?", "asked": ".", "idle": " "}
+VOTES = {"approved": "+", "denied": "-", "unreachable": "!", "waits for a person": "?", "asked": ".", "idle": " "}
 
 
 class View:
@@ -57,7 +57,7 @@ class View:
         failsafe = "~~" if pulse or now_ns() - edge < PULSE_NS else "__"  # 200 ms in every 2 s
         lamps = f"LEASE_VALID {'##' if valid else '__'}  FAILSAFE {failsafe}"
         i, agent = self.gate.info(), ask_agent(self.home, "status") or {"round": []}
-        votes = "".join(VOTES.get(v["state"], "?") for v in agent["round"])
+        votes = "".join(VOTES.get(v["state"], ":") for v in agent["round"])
         lease = f"{i.phase.name.lower():<8} #{i.serial:<2} {left:3.1f} s"
         return f"{lamps} | {lease} | votes [{votes:<6}] | {rate(self.stage):>7,.0f} inferences/s | busy {counted(self.stage):>5}"
 

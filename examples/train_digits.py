@@ -58,6 +58,5 @@ if __name__ == "__main__":
         sys.exit("usage: train_digits.py MODEL.onnx")
     out = Path(sys.argv[1])
     accuracy = train(out)
-    print(
-        f"{out}: {out.stat().st_size} bytes, SHA-256 {hashlib.sha256(out.read_bytes()).hexdigest()[:16]}…, {accuracy:.1%} of 594 held-out images right"
-    )
+    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    print(f"{out}: {out.stat().st_size} bytes, SHA-256 {digest[:16]}…, {accuracy:.1%} of 594 held-out images right")
