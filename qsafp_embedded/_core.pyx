@@ -248,9 +248,9 @@ cdef class Tree:
     def __cinit__(self, size=0, peaks=()):
         cdef uint64_t n = size
         memset(&self.t, 0, sizeof(self.t))
-        if len(peaks) != bin(n).count("1") or n >> 32:
+        if len(peaks) != bin(n).count("1") or n > c.QSAFP_SEQ_MAX:
             raise FormatError(f"tree: {len(peaks)} peaks do not make size {n}")
-        self.t.size = n
+        self.t.size = <uint32_t> n
         for i, p in enumerate(peaks):
             copy(self.t.peak[i], p, 32, "peak")
 
@@ -279,8 +279,10 @@ cdef class Tree:
         cdef c.qsafp_range_t r
         if len(hashes) > 64:
             raise FormatError("tree: more than 64 hashes")
+        if start > c.QSAFP_SEQ_MAX or to > c.QSAFP_SEQ_MAX:
+            raise FormatError("tree: no log has 2^31 records")
         memset(&r, 0, sizeof(r))
-        r.from_, r.to, r.count = start, to, len(hashes)
+        r.from_, r.to, r.count = <uint32_t> start, <uint32_t> to, len(hashes)
         for i, h in enumerate(hashes):
             copy(r.hash[i], h, 32, "range hash")
         check(c.qsafp_tree_extend(&self.t, &r), "tree")

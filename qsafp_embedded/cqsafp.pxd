@@ -100,11 +100,11 @@ cdef extern from "qsafp.h" nogil:
     int qsafp_claims_decode(qsafp_claims_t *c, const uint8_t *p, size_t n)
 
     ctypedef struct qsafp_tree_t:
-        uint64_t size
+        uint32_t size
         uint8_t peak[32][32]
     ctypedef struct qsafp_range_t:
-        uint64_t from_ "from"
-        uint64_t to
+        uint32_t from_ "from"
+        uint32_t to
         uint8_t count
         uint8_t hash[64][32]
     void qsafp_tree_leaf(uint8_t *out, const uint8_t *record_hash)
@@ -132,6 +132,7 @@ cdef extern from "qsafp.h" nogil:
     void qsafp_seal_evolve(uint8_t *k)
     void qsafp_seal(uint8_t *out, const uint8_t *k, const uint8_t *hash)
 
+    const uint32_t QSAFP_SEQ_MAX
     uint16_t qsafp_crc16(const uint8_t *p, size_t n)
     size_t qsafp_cobs_encode(uint8_t *out, const uint8_t *data, size_t n)
     int qsafp_cobs_decode(uint8_t *out, size_t *out_len, const uint8_t *data, size_t n)

@@ -113,15 +113,17 @@ QSAFP_MUST_USE int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsaf
 
 /* ---- tree.c: RFC 9162 Merkle tree over record hashes ---- */
 
-typedef struct { uint64_t size; uint8_t peak[QSAFP_PEAKS_MAX][32]; } qsafp_tree_t;  /* peaks left to right, popcount(size) of them */
+/* A log ends before 2^31 records: at one a second, after 68 years.  On the wire sequences and sizes have 64 bits. */
+#define QSAFP_SEQ_MAX 0x7FFFFFFFu
+typedef struct { uint32_t size; uint8_t peak[QSAFP_PEAKS_MAX][32]; } qsafp_tree_t;  /* peaks left to right, popcount(size) of them */
 void qsafp_tree_leaf(uint8_t out[32], const uint8_t record_hash[32]);
 QSAFP_MUST_USE int qsafp_tree_append(qsafp_tree_t *t, const uint8_t leaf[32]);
 QSAFP_MUST_USE int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32]);        /* size 0: SHA-256 of nothing */
 /* Compact range [old, new): the left-to-right roots of the maximal perfect subtrees that, appended to the peaks of [0, old), give [0, new).
  * leaf(ctx, index, out) yields leaf hashes still on hand. */
-typedef int (*qsafp_leaf_fn)(void *ctx, uint64_t index, uint8_t out[32]);
+typedef int (*qsafp_leaf_fn)(void *ctx, uint32_t index, uint8_t out[32]);
 typedef struct { qsafp_leaf_fn leaf; void *ctx; } qsafp_tree_source_t;
-typedef struct { uint64_t from, to; uint8_t count; uint8_t hash[2 * QSAFP_PEAKS_MAX][32]; } qsafp_range_t;
+typedef struct { uint32_t from, to; uint8_t count; uint8_t hash[2 * QSAFP_PEAKS_MAX][32]; } qsafp_range_t;
 QSAFP_MUST_USE int qsafp_tree_range(qsafp_range_t *r, qsafp_leaf_fn leaf, void *ctx);      /* from, to given; fills count, hash */
 QSAFP_MUST_USE int qsafp_tree_extend(qsafp_tree_t *t, const qsafp_range_t *r);             /* verifier side: t.size must equal r.from */
 
@@ -144,9 +146,9 @@ void qsafp_record_hash(uint8_t out[32], const uint8_t prev[32], const uint8_t re
 typedef struct {
     const qsafp_port_t *port; void *ctx;
     uint32_t slots, boot;                   /* ring size, multiple of 16; boot counter stamped into records */
-    uint64_t first, next;                   /* live sequences [first, next) */
+    uint32_t first, next;                   /* live sequences [first, next) */
     uint8_t head[32], log_id[32];           /* hash of next - 1; hash of record 0 */
-    uint64_t erased_upto;                   /* sequences below this may be programmed; at least one whole sector ahead */
+    uint32_t erased_upto;                   /* sequences below this may be programmed; at least one whole sector ahead */
     bool failed;                            /* a write failed: nothing more is accepted until recovered */
     bool reserve;                           /* set but while the fail-safe record is written: it may use the kept sector */
     qsafp_tree_t tree;                      /* lazily extended, over [0, tree.size) */
@@ -156,7 +158,7 @@ QSAFP_MUST_USE int qsafp_audit_recover(qsafp_audit_t *a, uint32_t *bad);
 QSAFP_MUST_USE int qsafp_audit_create(qsafp_audit_t *a);                     /* writes record 0; the store must be blank */
 /* Fill event, reason, serial, model, evidence, data of `r`; append sets the rest and programs the store.  Not durable before log_sync. */
 QSAFP_MUST_USE int qsafp_audit_append(qsafp_audit_t *a, qsafp_record_t *r);
-QSAFP_MUST_USE int qsafp_audit_read(qsafp_audit_t *a, uint64_t seq, uint8_t out[256]);
+QSAFP_MUST_USE int qsafp_audit_read(qsafp_audit_t *a, uint32_t seq, uint8_t out[256]);
 QSAFP_MUST_USE int qsafp_audit_tree(qsafp_audit_t *a);                       /* extend the tree to next */
 /* Verify `n` consecutive records as exported; *bad names the first that fails.  prev: hash before the first. */
 QSAFP_MUST_USE int qsafp_audit_verify(const uint8_t *recs, uint64_t n, uint8_t prev[32], uint64_t *bad);

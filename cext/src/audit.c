@@ -7,15 +7,33 @@
 
 #include "record.h"
 
-static uint32_t offset_of(const qsafp_audit_t *a, uint64_t seq)
+static uint32_t slot_of(const qsafp_audit_t *a, uint32_t seq)
 {
-    return (uint32_t)(seq % a->slots) * QSAFP_RECORD_BYTES;
+    return seq % a->slots;
+}
+
+/* The first sequence of the sector after, or `seq` itself where it starts one. */
+static uint32_t round_up(uint32_t seq)
+{
+    return (seq + QSAFP_SECTOR_SLOTS - 1) & ~(uint32_t)(QSAFP_SECTOR_SLOTS - 1);
+}
+
+static int read_slot(const qsafp_audit_t *a, uint32_t slot, void *rec)
+{
+    return a->port->log_read(a->ctx, slot * QSAFP_RECORD_BYTES, rec, QSAFP_RECORD_BYTES);
+}
+
+static int erase_at(const qsafp_audit_t *a, uint32_t slot)
+{
+    return a->port->log_erase(a->ctx, slot / QSAFP_SECTOR_SLOTS);
 }
 
 /* Stamps, hashes and programs; a store that fails half-way is not written again before it was recovered. */
 static int write(qsafp_audit_t *a, qsafp_record_t *r)
 {
-    bool seal_due = a->next % QSAFP_SECTOR_SLOTS == QSAFP_SECTOR_SLOTS - 1;
+    bool seal_due = record_sealed(a->next);
+    if (a->next >= QSAFP_SEQ_MAX)
+        return QSAFP_E_FULL;
     r->magic = QSAFP_RECORD_MAGIC;
     r->seq = a->next;
     r->boot_ns = a->port->now_ns(a->ctx);
@@ -24,7 +42,7 @@ static int write(qsafp_audit_t *a, qsafp_record_t *r)
     r->flags = (uint16_t)((r->flags & (RECORD_EVIDENCE | RECORD_REPORTED)) | (r->wall_ms ? RECORD_WALL : 0) | (seal_due ? RECORD_SEALED : 0));
     memset(r->seal, seal_due ? 0xFF : 0, sizeof r->seal); /* the log writer seals it */
     qsafp_record_hash(r->hash, a->head, (const uint8_t *)r);
-    if (a->port->log_prog(a->ctx, offset_of(a, r->seq), r, sizeof *r)) {
+    if (a->port->log_prog(a->ctx, slot_of(a, a->next) * QSAFP_RECORD_BYTES, r, sizeof *r)) {
         a->failed = true;
         return QSAFP_E_STORE;
     }
@@ -33,54 +51,46 @@ static int write(qsafp_audit_t *a, qsafp_record_t *r)
     return 0;
 }
 
+/* The data of a LOG_PRUNED record. */
+typedef struct { uint64_t from, to; uint8_t hash[32]; uint64_t tree_size; } pruned_t;
+
 /* Erases the sector that starts at sequence `a->erased_upto`; what it held is covered by the tree first. */
-static int erase_ahead(qsafp_audit_t *a, qsafp_record_t *pruned)
+static int prune(qsafp_audit_t *a)
 {
-    uint8_t last[QSAFP_RECORD_BYTES];
-    uint64_t old = a->erased_upto - a->slots; /* the first sequence in that sector */
-    uint64_t end = old + QSAFP_SECTOR_SLOTS;
+    qsafp_record_t r;
+    uint32_t from = a->erased_upto - a->slots; /* the first sequence in that sector */
+    uint32_t end = from + QSAFP_SECTOR_SLOTS;
     int err = a->tree.size < end ? qsafp_audit_tree(a) : 0;
     if (!err)
-        err = qsafp_audit_read(a, end - 1, last);
+        err = qsafp_audit_read(a, end - 1, (uint8_t *)&r);
     if (!err)
-        err = a->port->log_erase(a->ctx, (uint32_t)(a->erased_upto % a->slots) / QSAFP_SECTOR_SLOTS);
+        err = erase_at(a, slot_of(a, from));
     if (err)
         return err;
+    pruned_t p = {.from = from, .to = end - 1, .tree_size = a->tree.size};
+    memcpy(p.hash, r.hash, sizeof p.hash);
     a->first = end;
     a->erased_upto += QSAFP_SECTOR_SLOTS;
-    *pruned = (qsafp_record_t){.event = QSAFP_EVENT_LOG_PRUNED};
-    const uint64_t range[2] = {old, end - 1};
-    memcpy(pruned->data, range, 16);
-    memcpy(pruned->data + 16, last + 208, 32);
-    memcpy(pruned->data + 48, &a->tree.size, 8);
-    return 0;
-}
-
-static int make_room(qsafp_audit_t *a)
-{
-    uint64_t need = (a->next / QSAFP_SECTOR_SLOTS + 2) * QSAFP_SECTOR_SLOTS;
-    qsafp_record_t pruned;
-    if (a->erased_upto >= need)
-        return 0;
-    int err = erase_ahead(a, &pruned);
-    return err ? err : write(a, &pruned);
+    memset(&r, 0, sizeof r);
+    r.event = QSAFP_EVENT_LOG_PRUNED;
+    memcpy(r.data, &p, sizeof p);
+    return write(a, &r);
 }
 
 int qsafp_audit_append(qsafp_audit_t *a, qsafp_record_t *r)
 {
     if (a->failed)
         return QSAFP_E_STORE;
-    int err = make_room(a);
+    bool room = a->erased_upto >= round_up(a->next + 1) + QSAFP_SECTOR_SLOTS;
+    int err = room ? 0 : prune(a);
     if (err && (a->reserve || a->failed || a->next >= a->erased_upto))
         return err;
     return write(a, r);
 }
 
-int qsafp_audit_read(qsafp_audit_t *a, uint64_t seq, uint8_t out[256])
+int qsafp_audit_read(qsafp_audit_t *a, uint32_t seq, uint8_t out[256])
 {
-    if (seq < a->first || seq >= a->next)
-        return QSAFP_E_RANGE;
-    return a->port->log_read(a->ctx, offset_of(a, seq), out, QSAFP_RECORD_BYTES);
+    return seq < a->first || seq >= a->next ? QSAFP_E_RANGE : read_slot(a, slot_of(a, seq), out);
 }
 
 int qsafp_audit_tree(qsafp_audit_t *a)
@@ -113,7 +123,7 @@ int qsafp_audit_create(qsafp_audit_t *a)
     if (a->slots < 4 * QSAFP_SECTOR_SLOTS || a->slots % QSAFP_SECTOR_SLOTS)
         return QSAFP_E_ARGUMENT;
     for (uint32_t s = 0; s < a->slots; s++) {
-        int err = a->port->log_read(a->ctx, s * QSAFP_RECORD_BYTES, rec, sizeof rec);
+        int err = read_slot(a, s, rec);
         if (err || !blank(rec))
             return err ? err : QSAFP_E_BUSY;
     }
@@ -130,54 +140,59 @@ int qsafp_audit_create(qsafp_audit_t *a)
 
 /* ---- recovery ---- */
 
-typedef struct { uint64_t count, max; bool any; } found_t;
+typedef enum { SLOT_RECORD, SLOT_BLANK, SLOT_RUBBISH } slot_t;
 
-static int look(qsafp_audit_t *a, uint32_t slot, qsafp_record_t *r, bool *is_blank)
-{
-    int err = a->port->log_read(a->ctx, slot * QSAFP_RECORD_BYTES, r, sizeof *r);
-    *is_blank = !err && blank((const uint8_t *)r);
-    if (err)
-        return err;
-    return record_check(r) || r->seq % a->slots != slot ? QSAFP_E_CORRUPT : 0;
-}
-
-static int find(qsafp_audit_t *a, found_t *f)
+/* What a slot holds, and the sequence of a record; or the store's error. */
+static int look(const qsafp_audit_t *a, uint32_t slot, uint32_t *seq)
 {
     qsafp_record_t r;
-    bool is_blank;
+    int err = read_slot(a, slot, &r);
+    if (err)
+        return err;
+    *seq = (uint32_t)r.seq;
+    if (!record_check(&r) && slot_of(a, *seq) == slot)
+        return SLOT_RECORD;
+    return blank((const uint8_t *)&r) ? SLOT_BLANK : SLOT_RUBBISH;
+}
+
+/* The tail, and from there back as far as the records go on. */
+static int find_run(qsafp_audit_t *a)
+{
+    uint32_t seq;
+    a->next = 0;
     for (uint32_t s = 0; s < a->slots; s++) {
-        int err = look(a, s, &r, &is_blank);
-        if (err && err != QSAFP_E_CORRUPT)
-            return err;
-        if (err)
-            continue;
-        f->count++;
-        if (!f->any || r.seq > f->max)
-            f->max = r.seq;
-        f->any = true;
+        int is = look(a, s, &seq);
+        if (is < 0)
+            return is;
+        if (is == SLOT_RECORD && seq >= a->next)
+            a->next = seq + 1;
     }
-    return f->any ? 0 : QSAFP_E_CORRUPT;
+    if (!a->next)
+        return QSAFP_E_CORRUPT;
+    a->first = a->next - 1;
+    while (a->first && a->next - a->first < a->slots && look(a, slot_of(a, a->first - 1), &seq) == SLOT_RECORD && seq == a->first - 1)
+        a->first--;
+    return 0;
 }
 
 /* Everything of the sector after the tail's may be half erased; the slot after the tail may be half written. */
 static bool may_be_bad(const qsafp_audit_t *a, uint32_t slot)
 {
-    uint32_t tail = (uint32_t)((a->next - 1) % a->slots / QSAFP_SECTOR_SLOTS), sectors = a->slots / QSAFP_SECTOR_SLOTS;
-    return slot == a->next % a->slots || slot / QSAFP_SECTOR_SLOTS == (tail + 1) % sectors;
+    return slot == slot_of(a, a->next) || slot - slot_of(a, round_up(a->next)) < QSAFP_SECTOR_SLOTS;
 }
 
 /* The chain over [first, next); a last record whose hash is wrong was torn. */
 static int check_chain(qsafp_audit_t *a, uint32_t *bad)
 {
     uint8_t rec[QSAFP_RECORD_BYTES], hash[32], prev[32] = {0};
-    for (uint64_t s = a->first; s < a->next; s++) {
+    for (uint32_t s = a->first; s < a->next; s++) {
         int err = qsafp_audit_read(a, s, rec);
         if (err)
             return err;
         qsafp_record_hash(hash, prev, rec);
         bool known = s > a->first || s == 0; /* the hash before the oldest record went with it: the tree covers it */
         if (known && !qsafp_equal(hash, rec + 208, 32)) {
-            *bad = (uint32_t)(s % a->slots);
+            *bad = slot_of(a, s);
             if (s + 1 != a->next || s == 0)
                 return QSAFP_E_CORRUPT;
             a->next = s;
@@ -191,17 +206,15 @@ static int check_chain(qsafp_audit_t *a, uint32_t *bad)
 
 /* Every slot is a record of the run, blank, or where a cut may have left anything.  A run shorter than the valid records
  * has a bad one inside. */
-static int check_slots(qsafp_audit_t *a, uint64_t end, uint32_t *bad)
+static int check_slots(const qsafp_audit_t *a, uint32_t *bad)
 {
-    qsafp_record_t r;
+    uint32_t seq;
     for (uint32_t s = 0; s < a->slots; s++) {
-        bool is_blank, ours = false;
-        int err = look(a, s, &r, &is_blank);
-        if (err && err != QSAFP_E_CORRUPT)
-            return err;
-        if (!err)
-            ours = r.seq >= a->first && r.seq < end;
-        if (ours || is_blank || may_be_bad(a, s))
+        int is = look(a, s, &seq);
+        if (is < 0)
+            return is;
+        bool ours = is == SLOT_BLANK || (is == SLOT_RECORD && seq >= a->first && seq < a->next);
+        if (ours || may_be_bad(a, s))
             continue;
         *bad = s;
         return QSAFP_E_CORRUPT;
@@ -209,19 +222,15 @@ static int check_slots(qsafp_audit_t *a, uint64_t end, uint32_t *bad)
     return 0;
 }
 
-static int erase_leftovers(qsafp_audit_t *a)
+static int erase_leftovers(const qsafp_audit_t *a)
 {
-    uint64_t here = a->next % QSAFP_SECTOR_SLOTS ? a->next / QSAFP_SECTOR_SLOTS * QSAFP_SECTOR_SLOTS : a->next - QSAFP_SECTOR_SLOTS;
-    uint64_t ahead = (a->next ? here : 0) + QSAFP_SECTOR_SLOTS;
-    qsafp_record_t r;
-    for (uint32_t i = 0; i < QSAFP_SECTOR_SLOTS; i++) {
-        bool is_blank;
-        uint32_t slot = (uint32_t)((ahead + i) % a->slots);
-        int err = look(a, slot, &r, &is_blank);
-        if (err && err != QSAFP_E_CORRUPT)
-            return err;
-        if (!is_blank && (err || r.seq < a->first))
-            return a->port->log_erase(a->ctx, slot / QSAFP_SECTOR_SLOTS);
+    uint32_t seq, ahead = slot_of(a, round_up(a->next));
+    for (uint32_t slot = ahead; slot < ahead + QSAFP_SECTOR_SLOTS; slot++) {
+        int is = look(a, slot, &seq);
+        if (is < 0)
+            return is;
+        if (is == SLOT_RUBBISH || (is == SLOT_RECORD && seq < a->first))
+            return erase_at(a, slot);
     }
     return 0;
 }
@@ -243,26 +252,19 @@ static int read_id(qsafp_audit_t *a, uint32_t *bad)
 
 int qsafp_audit_recover(qsafp_audit_t *a, uint32_t *bad)
 {
-    found_t f = {0};
-    qsafp_record_t r;
-    bool is_blank;
     *bad = 0;
-    int err = find(a, &f);
-    if (err)
-        return err;
-    a->next = f.max + 1;
-    a->first = f.max;
-    while (a->first && f.max - (a->first - 1) < a->slots && !look(a, (uint32_t)((a->first - 1) % a->slots), &r, &is_blank) && r.seq == a->first - 1)
-        a->first--;
-    err = check_slots(a, a->next, bad);
+    int err = find_run(a);
+    if (!err)
+        err = check_slots(a, bad);
     if (!err)
         err = check_chain(a, bad);
     if (err)
         return err;
     /* pruning starts at a sector's first record: a run that starts elsewhere lost some; the tree must reach it */
-    bool whole = a->first % QSAFP_SECTOR_SLOTS == 0 || may_be_bad(a, (uint32_t)(a->first % a->slots));
+    uint32_t oldest = slot_of(a, a->first);
+    bool whole = a->first == round_up(a->first) || may_be_bad(a, oldest);
     if (!whole || a->tree.size < a->first || a->tree.size > a->next) {
-        *bad = (uint32_t)(a->first % a->slots);
+        *bad = oldest;
         return QSAFP_E_CORRUPT;
     }
     if (!a->first) {
@@ -271,7 +273,7 @@ int qsafp_audit_recover(qsafp_audit_t *a, uint32_t *bad)
             return err;
     }
     a->failed = false;
-    a->first = (a->first + QSAFP_SECTOR_SLOTS - 1) / QSAFP_SECTOR_SLOTS * QSAFP_SECTOR_SLOTS; /* an erase that was cut is finished */
+    a->first = round_up(a->first); /* an erase that was cut is finished */
     a->erased_upto = a->first + a->slots;
     return erase_leftovers(a);
 }

@@ -67,7 +67,7 @@ static qsafp_command_status_t op_version(qsafp_command_t *c)
 /* What the status answer takes from the guard, after qsafp_info_t. */
 #define PART(field) {offsetof(qsafp_t, field), sizeof(((qsafp_t *)0)->field)}
 static const struct { uint16_t at, size; } STATUS_PARTS[] = {
-    PART(log.next), PART(st.lease_tree.size), PART(cfg.ueid), PART(log.log_id), PART(log.head), PART(st.latch_seq), PART(st.latch_hash), PART(st.boot),
+    PART(cfg.ueid), PART(log.log_id), PART(log.head), PART(st.latch_seq), PART(st.latch_hash), PART(st.boot),
 };
 
 static qsafp_command_status_t op_status(qsafp_command_t *c)
@@ -75,6 +75,8 @@ static qsafp_command_status_t op_status(qsafp_command_t *c)
     qsafp_info_t i;
     qsafp_info(c->q, &i);
     put_bytes(c, &i, sizeof i);
+    put64(c, c->q->log.next);
+    put64(c, c->q->st.lease_tree.size);
     for (size_t k = 0; k < sizeof STATUS_PARTS / sizeof *STATUS_PARTS; k++)
         put_bytes(c, (const uint8_t *)c->q + STATUS_PARTS[k].at, STATUS_PARTS[k].size);
     put64(c, port_now(c->q));
@@ -172,10 +174,9 @@ static qsafp_command_status_t op_read_log(qsafp_command_t *c, const uint8_t *p, 
     const qsafp_audit_t *log = &c->q->log;
     if (n != 10)
         return QSAFP_COMMAND_STATUS_BAD_LENGTH;
-    uint64_t seq = get64(p);
+    uint64_t start = get64(p);
+    uint32_t seq = start < log->first ? log->first : start < log->next ? (uint32_t)start : log->next;
     unsigned count = get16(p + 8) < 3 ? get16(p + 8) : 3;
-    if (seq < log->first)
-        seq = log->first;
     put64(c, log->next);
     for (; count && seq < log->next; count--, seq++) {
         if (qsafp_audit_read(&c->q->log, seq, c->out + c->out_len))

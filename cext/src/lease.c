@@ -103,7 +103,7 @@ static int restore_latch(qsafp_t *q)
     if (!q->latch)
         return 0;
     q->untold = 0;
-    int err = qsafp_audit_read(&q->log, q->st.latch_seq, q->failsafe_record);
+    int err = qsafp_audit_read(&q->log, (uint32_t)q->st.latch_seq, q->failsafe_record);
     if (err) /* pruned since: a fresh record stands for it */
         q->untold = UNTOLD_FAILSAFE;
     return 0;

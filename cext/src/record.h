@@ -14,7 +14,13 @@ _Static_assert(offsetof(qsafp_record_t, hash) == 208 && offsetof(qsafp_record_t,
 
 enum { RECORD_WALL = 1, RECORD_SEALED = 2, RECORD_EVIDENCE = 4, RECORD_REPORTED = 8 };
 
-/* 0, or MALFORMED: magic, event, flags, padding; not the chain. */
+/* The last record of a sector leaves room for a seal. */
+static inline bool record_sealed(uint32_t seq)
+{
+    return seq % QSAFP_SECTOR_SLOTS == QSAFP_SECTOR_SLOTS - 1;
+}
+
+/* 0, or MALFORMED: magic, event, flags, padding, sequence below QSAFP_SEQ_MAX; not the chain. */
 QSAFP_MUST_USE int record_check(const qsafp_record_t *r);
 
 #endif

@@ -159,7 +159,7 @@ int qsafp_begin(qsafp_t *q)
     return 0;
 }
 
-static int leaf_of(void *ctx, uint64_t index, uint8_t out[32])
+static int leaf_of(void *ctx, uint32_t index, uint8_t out[32])
 {
     uint8_t rec[QSAFP_RECORD_BYTES];
     int err = qsafp_audit_read(ctx, index, rec);
@@ -168,11 +168,11 @@ static int leaf_of(void *ctx, uint64_t index, uint8_t out[32])
     return err;
 }
 
-static void put_hashes(qsafp_cbor_w *w, const uint8_t *hash, uint64_t n)
+static void put_hashes(qsafp_cbor_w *w, const uint8_t *hash, unsigned n)
 {
     qsafp_cbor_put(w, QSAFP_CBOR_ARRAY, n);
-    for (uint64_t i = 0; i < n; i++)
-        qsafp_cbor_put_bstr(w, hash + 32 * i, 32);
+    for (; n; n--, hash += 32)
+        qsafp_cbor_put_bstr(w, hash, 32);
 }
 
 typedef struct { qsafp_bytes request, lease, failsafe, quote; uint64_t old; } envelope_t;
@@ -196,9 +196,9 @@ int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *l
         return QSAFP_E_NO_REQUEST;
     if (old == QSAFP_OLD_DEFAULT)
         old = lt->size;
-    if (old > p->claims.log_size)
+    if (old > p->tree.size)
         return QSAFP_E_RANGE;
-    qsafp_range_t range = {.from = old, .to = p->claims.log_size};
+    qsafp_range_t range = {.from = (uint32_t)old, .to = p->tree.size};
     int err = qsafp_tree_range(&range, leaf_of, &q->log);
     if (err)
         return err;
@@ -211,7 +211,7 @@ int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *l
     shape_put(&w, ROWS(ENVELOPE_HEAD), &e);
     qsafp_cbor_put_int(&w, 3);
     if (old && old == lt->size)
-        put_hashes(&w, lt->peak[0], bit_count(old));
+        put_hashes(&w, lt->peak[0], bit_count(lt->size));
     else
         qsafp_cbor_put_null(&w);
     qsafp_cbor_put_int(&w, 4);

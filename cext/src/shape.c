@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-unsigned bit_count(uint64_t v)
+unsigned bit_count(uint32_t v)
 {
     unsigned n = 0;
     for (; v; v >>= 1)

@@ -32,7 +32,7 @@ void shape_want(qsafp_cbor_r *r, bool ok);
 void shape_get(qsafp_cbor_r *r, const item_t *row, size_t rows, void *to);
 void shape_put(qsafp_cbor_w *w, const item_t *row, size_t rows, const void *from);
 
-unsigned bit_count(uint64_t v);
+unsigned bit_count(uint32_t v);
 
 /* COSE, in token.c: protected header {1: alg, 4: kid}, and COSE_Sign1. */
 typedef struct { int64_t alg; uint8_t kid[8]; } headers_t;

@@ -24,14 +24,15 @@ static int push(qsafp_tree_t *t, const uint8_t hash[32], unsigned level)
 {
     uint8_t h[32];
     unsigned had = bit_count(t->size), n = had;
-    if (t->size >> 32 || level > 31 || t->size & (((uint64_t)1 << level) - 1))
+    uint32_t leaves = (uint32_t)1 << level;
+    if (t->size & (leaves - 1) || leaves > QSAFP_SEQ_MAX - t->size)
         return QSAFP_E_RANGE;
     memcpy(h, hash, 32);
-    for (uint64_t s = t->size >> level; s & 1; s >>= 1)
+    for (uint32_t s = t->size >> level; s & 1; s >>= 1)
         node(h, t->peak[--n], h);
-    memset(t->peak[n], 0, (size_t)(had - n) * 32); /* what was merged leaves nothing: equal trees are equal bytes */
+    memset(t->peak[n], 0, (had - n) * 32); /* what was merged leaves nothing: equal trees are equal bytes */
     memcpy(t->peak[n], h, 32);
-    t->size += (uint64_t)1 << level;
+    t->size += leaves;
     return 0;
 }
 
@@ -53,20 +54,20 @@ int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32])
 }
 
 /* The level of the largest perfect subtree that starts at `at` and ends at or before `to`. */
-static unsigned level_at(uint64_t at, uint64_t to)
+static unsigned level_at(uint32_t at, uint32_t to)
 {
     unsigned k = 0;
-    while (k < 31 && !(at & (((uint64_t)2 << k) - 1)) && at + ((uint64_t)2 << k) <= to)
+    while (k < 30 && !(at >> k & 1) && to - at >= (uint32_t)2 << k)
         k++;
     return k;
 }
 
-static int subtree(uint8_t out[32], uint64_t at, unsigned level, const qsafp_tree_source_t *src)
+static int subtree(uint8_t out[32], uint32_t at, unsigned level, const qsafp_tree_source_t *src)
 {
     qsafp_tree_t t = {0};
     uint8_t leaf[32];
-    for (uint64_t i = 0; i < (uint64_t)1 << level; i++) {
-        int err = src->leaf(src->ctx, at + i, leaf);
+    for (uint32_t left = (uint32_t)1 << level; left; left--) {
+        int err = src->leaf(src->ctx, at++, leaf);
         if (!err)
             err = push(&t, leaf, 0);
         if (err)
@@ -82,12 +83,12 @@ int qsafp_tree_range(qsafp_range_t *r, qsafp_leaf_fn leaf, void *ctx)
     r->count = 0;
     if (r->from > r->to)
         return QSAFP_E_RANGE;
-    for (uint64_t at = r->from; at < r->to;) {
+    for (uint32_t at = r->from; at < r->to;) {
         unsigned k = level_at(at, r->to);
         int err = subtree(r->hash[r->count++], at, k, &src);
         if (err)
             return err;
-        at += (uint64_t)1 << k;
+        at += (uint32_t)1 << k;
     }
     return 0;
 }
@@ -96,13 +97,12 @@ int qsafp_tree_extend(qsafp_tree_t *t, const qsafp_range_t *r)
 {
     qsafp_tree_t next = *t;
     unsigned used = 0;
-    if (t->size != r->from || r->from > r->to || r->to >> 32)
+    if (t->size != r->from || r->from > r->to)
         return QSAFP_E_RANGE;
     while (next.size < r->to) {
-        unsigned k = level_at(next.size, r->to);
         if (used == r->count)
             return QSAFP_E_TOO_FEW;
-        int err = push(&next, r->hash[used++], k);
+        int err = push(&next, r->hash[used++], level_at(next.size, r->to));
         if (err)
             return err;
     }

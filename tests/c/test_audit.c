@@ -192,6 +192,27 @@ static void the_fail_safe_record_has_room_when_an_erase_fails(void)
     free(d);
 }
 
+static void a_log_ends_before_its_sequence_wraps(void)
+{
+    device_t *d = blank_device(0xFF);
+    qsafp_audit_t a;
+    qsafp_record_t r = {.event = QSAFP_EVENT_BOOT};
+    uint8_t rec[256];
+    log_of(&a, d);
+    CHECK(qsafp_audit_create(&a) == 0);
+    a.first = a.next = a.tree.size = QSAFP_SEQ_MAX - 1;
+    a.erased_upto = a.next + QSAFP_LOG_SLOTS;
+    CHECK(append(&a, 1) == 0 && append(&a, 2) == QSAFP_E_FULL && a.next == QSAFP_SEQ_MAX);
+    CHECK(qsafp_audit_read(&a, QSAFP_SEQ_MAX - 1, rec) == 0 && qsafp_record_decode(&r, rec) == 0 && qsafp_audit_tree(&a) == 0);
+    CHECK(qsafp_tree_append(&a.tree, rec) == QSAFP_E_RANGE && a.tree.size == QSAFP_SEQ_MAX);
+    for (unsigned bit = 0; bit < 33; bit++) {
+        r.seq = (uint64_t)QSAFP_SEQ_MAX << bit;
+        qsafp_record_encode(&r, rec);
+        CHECK(qsafp_record_decode(&r, rec) == QSAFP_E_MALFORMED);
+    }
+    free(d);
+}
+
 static void seals_are_those_of_their_epoch(void)
 {
     uint8_t k0[32] = {1}, k1[32] = {1}, h[32] = {2}, s0[16], s1[16];
@@ -210,6 +231,7 @@ int main(void)
     a_bad_record_before_a_good_one_is_corruption_and_is_named();
     a_failed_write_is_final_until_recovered();
     the_fail_safe_record_has_room_when_an_erase_fails();
+    a_log_ends_before_its_sequence_wraps();
     seals_are_those_of_their_epoch();
     return DONE("test_audit");
 }

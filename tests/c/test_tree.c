@@ -4,10 +4,10 @@
 
 static uint8_t leaves[1200][32];
 
-static void reference(uint8_t out[32], uint64_t from, uint64_t n)
+static void reference(uint8_t out[32], uint32_t from, uint32_t n)
 {
     uint8_t m[65] = {1};
-    uint64_t k = 1;
+    uint32_t k = 1;
     if (n == 1) {
         memcpy(out, leaves[from], 32);
         return;
@@ -19,7 +19,7 @@ static void reference(uint8_t out[32], uint64_t from, uint64_t n)
     qsafp_sha256(out, m, sizeof m);
 }
 
-static int leaf_of(void *ctx, uint64_t i, uint8_t out[32])
+static int leaf_of(void *ctx, uint32_t i, uint8_t out[32])
 {
     if (ctx && --*(int *)ctx < 0)
         return QSAFP_E_STORE;
@@ -27,10 +27,10 @@ static int leaf_of(void *ctx, uint64_t i, uint8_t out[32])
     return 0;
 }
 
-static void build(qsafp_tree_t *t, uint64_t n)
+static void build(qsafp_tree_t *t, uint32_t n)
 {
     memset(t, 0, sizeof *t);
-    for (uint64_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++)
         CHECK(qsafp_tree_append(t, leaves[i]) == 0);
 }
 
@@ -38,7 +38,7 @@ static void roots_are_those_of_the_rfc(void)
 {
     qsafp_tree_t t = {0};
     uint8_t want[32], got[32];
-    for (uint64_t n = 1; n <= 300; n++) {
+    for (uint32_t n = 1; n <= 300; n++) {
         CHECK(qsafp_tree_append(&t, leaves[n - 1]) == 0 && qsafp_tree_root(&t, got) == 0);
         reference(want, 0, n);
         CHECK(memcmp(want, got, 32) == 0);
@@ -48,8 +48,8 @@ static void roots_are_those_of_the_rfc(void)
 static void every_range_extends_and_no_other_does(void)
 {
     uint8_t most = 0;
-    for (uint64_t from = 0; from <= 70; from++)
-        for (uint64_t to = from; to <= 70; to++) {
+    for (uint32_t from = 0; from <= 70; from++)
+        for (uint32_t to = from; to <= 70; to++) {
             qsafp_tree_t t, whole;
             qsafp_range_t r = {.from = from, .to = to};
             build(&t, from);
@@ -64,7 +64,7 @@ static void every_range_extends_and_no_other_does(void)
                 CHECK(qsafp_tree_extend(&t, &bad) == QSAFP_E_TRAILING && t.size == from);
             }
         }
-    for (uint64_t from = 0; from <= 1021; from++) {
+    for (uint32_t from = 0; from <= 1021; from++) {
         qsafp_range_t r = {.from = from, .to = 1021};
         CHECK(qsafp_tree_range(&r, leaf_of, 0) == 0);
         most = r.count > most ? r.count : most;
