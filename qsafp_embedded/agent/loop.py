@@ -261,4 +261,4 @@ async def serve(config: Config, owner: GuardOwner) -> None:
     for result in await asyncio.gather(*ends, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
-    _say("stopped; the lease runs to its end")
+    _say("stopped, and the guard with it" if owner.stops_guard else "stopped; the lease runs to its end")

@@ -92,12 +92,17 @@ class GuardOwner:
         """Return the pending envelope for a validator that knows ``old`` records; raises CommandRefused, GuardUnavailable."""
         return await self.call(lambda g: g.envelope(old))
 
+    @property
+    def stops_guard(self) -> bool:
+        """True if the guard ends with us."""
+        return self._child is not None and self._config.stop_guard
+
     def close(self) -> None:
         """Let the thread end; stop the guard only if it is ours and the configuration says so."""
         self._thread.shutdown(wait=True)
         if self._client is not None:
             self._client.close()
-        if self._child is not None and self._config.stop_guard and self._child.poll() is None:
+        if self._child is not None and self.stops_guard and self._child.poll() is None:
             self._child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(10)
