@@ -12,7 +12,7 @@ from ..errors import QsafpError
 
 __all__ = ["main", "parser"]
 
-GROUPS = ("init", "validators", "run", "status", "audit", "stop", "doctor", "keygen", "completion")
+GROUPS = ("init", "validators", "run", "status", "audit", "stop", "doctor", "test", "keygen", "completion")
 
 
 class _Parser(argparse.ArgumentParser):

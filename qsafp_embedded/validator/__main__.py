@@ -9,6 +9,7 @@ import gc
 import signal
 import ssl
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import keys, sets
@@ -70,8 +71,11 @@ def _reload(path: Path, service: Service, context: ssl.SSLContext) -> None:
     print(f"validator {fresh.index} reloaded: {len(fresh.devices)} devices, epoch {members.epoch}", flush=True)
 
 
-async def run(path: Path) -> None:
-    """Serve until a signal comes; prints one line when ready.  Raises ConfigError or StoreError."""
+async def run(path: Path, *, face: Callable[[Service], Face] = Face) -> None:
+    """Serve until a signal comes; prints one line when ready.  Raises ConfigError or StoreError.
+
+    ``face`` answers relays; scenarios put an adversary there.
+    """
     config = configuration.load(path)
     members = load_set(config)
     identity = identity_of(config, members)
@@ -86,7 +90,7 @@ async def run(path: Path) -> None:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, _reload, path, service, context)
         try:
-            runner, port = await serve(Face(service), config.host, config.port, context)
+            runner, port = await serve(face(service), config.host, config.port, context)
         except OSError as why:
             raise ConfigError(f"cannot listen on {config.host}:{config.port}: {why.strerror}") from why
         admin = await serve_admin(service, config.admin_socket)
