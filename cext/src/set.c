@@ -65,12 +65,37 @@ static bool same_kid(const uint8_t a[8], const uint8_t b[8])
     return memcmp(a, b, 8) == 0 && memcmp(a, none, 8) != 0;
 }
 
+static bool same_member(const qsafp_validator_t *a, const qsafp_validator_t *b)
+{
+    return same_kid(a->kid_ed, b->kid_ed) || same_kid(a->kid_ml, b->kid_ml);
+}
+
+/* How many members of one set have no key in the other. */
+static int strangers(const qsafp_set_t *s, const qsafp_set_t *to)
+{
+    int count = 0;
+    for (unsigned i = 0; i < s->n; i++) {
+        unsigned j = 0;
+        while (j < to->n && !same_member(&s->v[i], &to->v[j]))
+            j++;
+        count += j == to->n;
+    }
+    return count;
+}
+
+/* One epoch replaces at most max(1, 2m-n-1) members (decision 6). */
+static bool follows(const qsafp_set_t *s, const qsafp_set_t *old)
+{
+    int spare = 2 * old->m - old->n - 1, most = spare > 1 ? spare : 1;
+    return strangers(s, old) <= most && strangers(old, s) <= most;
+}
+
 /* A key twice would be one validator with two votes. */
 static bool keys_differ(const qsafp_set_t *s)
 {
     for (unsigned i = 0; i < s->n; i++)
         for (unsigned j = 0; j < i; j++)
-            if (same_kid(s->v[i].kid_ed, s->v[j].kid_ed) || same_kid(s->v[i].kid_ml, s->v[j].kid_ml))
+            if (same_member(&s->v[i], &s->v[j]))
                 return false;
     for (unsigned i = 0; i < s->set_r; i++)
         for (unsigned j = 0; j < i; j++)
@@ -170,6 +195,8 @@ int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, co
         err = parse(&d, payload);
     if (!err && old && (d.s.epoch != old->epoch + 1 || memcmp(d.s.set_id, old->set_id, sizeof d.s.set_id) != 0))
         err = QSAFP_E_WRONG_EPOCH;
+    if (!err && old && !follows(&d.s, old))
+        err = QSAFP_E_RANGE;
     if (err)
         return err;
     signers_t who = {.now = &d.s, .old = old};

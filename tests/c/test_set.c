@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The set document, sunny and faulty: signatures of old and new set keys, epochs, duplicates, suites, how many members one epoch may replace. */
+#include "setdoc.h"
+
+static uint8_t doc[SETDOC_MAX];
+
+static int load(const setdoc_t *d, unsigned by, const qsafp_set_t *old, qsafp_set_t *s)
+{
+    return set_load(s, old, doc, setdoc_of(d, by, doc));
+}
+
+static qsafp_set_t first_set(void)
+{
+    setdoc_t d = setdoc();
+    qsafp_set_t s;
+    memset(&s, 0, sizeof s);
+    CHECK(load(&d, 1, 0, &s) == 0);
+    return s;
+}
+
+static void a_sound_document_loads_field_by_field(void)
+{
+    qsafp_set_t s = first_set();
+    uint8_t id[16] = {5}, pk[32], h[32];
+    CHECK(s.epoch == 1 && s.m == 4 && s.n == 6 && s.suite == QSAFP_SUITE_ED25519 && s.lab && s.max_duration_ms == 3600000);
+    CHECK(memcmp(s.set_id, id, 16) == 0 && s.set_k == 1 && s.set_r == 2);
+    for (unsigned i = 0; i < 6; i++) {
+        memset(pk, 0x11 + (int)i, 32);
+        pk[31] = 0x11;
+        qsafp_sha256(h, pk, 32);
+        CHECK(memcmp(s.v[i].ed25519, pk, 32) == 0 && memcmp(s.v[i].kid_ed, h, 8) == 0 && !s.v[i].mldsa65);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        set_key(i, pk);
+        CHECK(memcmp(s.set_keys[i], pk, 32) == 0);
+    }
+}
+
+static void every_suite_loads_with_its_keys_and_refuses_the_others(void)
+{
+    static const struct { uint64_t suite; bool drop; int want; } row[] = {
+        {QSAFP_SUITE_MLDSA65, false, 0}, {QSAFP_SUITE_HYBRID, false, 0}, {QSAFP_SUITE_HYBRID, true, QSAFP_E_MALFORMED},
+        {QSAFP_SUITE_ED25519, true, QSAFP_E_MALFORMED}, {0, false, QSAFP_E_MALFORMED}, {4, false, QSAFP_E_MALFORMED}, {255, false, QSAFP_E_MALFORMED}, {256, false, QSAFP_E_MALFORMED},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        setdoc_t d = setdoc();
+        qsafp_set_t s;
+        uint8_t h[32];
+        d.suite = row[i].suite;
+        d.drop_ed = row[i].drop;
+        d.n = d.m = 2;
+        CHECK(load(&d, 1, 0, &s) == row[i].want);
+        if (row[i].want)
+            continue;
+        CHECK(s.v[1].mldsa65 && s.v[1].mldsa65 > doc && s.v[1].mldsa65 < doc + sizeof doc && s.v[1].mldsa65[0] == 0x12);
+        qsafp_sha256(h, s.v[1].mldsa65, MLDSA65_PK_BYTES);
+        CHECK(memcmp(s.v[1].kid_ml, h, 8) == 0);
+    }
+}
+
+static void bodies_that_break_a_rule_are_refused_though_signed(void)
+{
+    static const setdoc_t ok = {.epoch = 1, .m = 4, .n = 6, .suite = 1, .k = 1, .r = 2, .max_duration_ms = 1, .twin = -1, .set_twin = -1};
+    struct { setdoc_t d; int want; } row[15];
+    size_t rows = 0;
+#define ROW(want_, ...) do { setdoc_t d = ok; __VA_ARGS__; row[rows].d = d; row[rows++].want = (want_); } while (0)
+    ROW(0, d.k = 1);
+    ROW(0, d.m = 6);
+    ROW(0, d.n = 16, d.m = 9);
+    ROW(0, d.n = 1, d.m = 1);
+    ROW(QSAFP_E_MALFORMED, d.m = 3); /* no majority */
+    ROW(QSAFP_E_MALFORMED, d.m = 7);
+    ROW(QSAFP_E_MALFORMED, d.m = 260); /* 4, were it cut to a byte */
+    ROW(QSAFP_E_MALFORMED, d.n = 0, d.m = 1);
+    ROW(QSAFP_E_MALFORMED, d.n = 17, d.m = 9);
+    ROW(QSAFP_E_MALFORMED, d.k = 0);
+    ROW(QSAFP_E_MALFORMED, d.k = 3);
+    ROW(QSAFP_E_MALFORMED, d.k = 257);
+    ROW(QSAFP_E_MALFORMED, d.r = 5);
+    ROW(QSAFP_E_DUPLICATE_SIGNER, d.twin = 5);
+    ROW(QSAFP_E_DUPLICATE_SIGNER, d.set_twin = 1);
+    CHECK(rows == 15);
+    for (size_t i = 0; i < rows; i++) {
+        qsafp_set_t s;
+        int err = load(&row[i].d, 1, 0, &s);
+        CHECK(err == row[i].want);
+        if (err != row[i].want)
+            printf("  row %zu: %d, not %d\n", i, err, row[i].want);
+    }
+    setdoc_t d = ok;
+    qsafp_set_t s;
+    d.extra_key = true;
+    CHECK(load(&d, 1, 0, &s) == QSAFP_E_MALFORMED);
+    d = ok, d.suite = QSAFP_SUITE_MLDSA65, d.n = d.m = 2, d.twin = 1;
+    CHECK(load(&d, 1, 0, &s) == QSAFP_E_DUPLICATE_SIGNER);
+}
+
+static void every_flipped_bit_and_every_cut_is_refused(void)
+{
+    setdoc_t d = setdoc();
+    qsafp_set_t s, was;
+    size_t len = setdoc_of(&d, 1, doc), taken = 0;
+    memset(&s, 0x5C, sizeof s);
+    was = s;
+    for (size_t i = 0; i < len * 8; i++) {
+        doc[i / 8] ^= (uint8_t)(1u << i % 8);
+        taken += set_load(&s, 0, doc, len) == 0;
+        doc[i / 8] ^= (uint8_t)(1u << i % 8);
+    }
+    for (size_t n = 0; n < len; n++)
+        taken += set_load(&s, 0, doc, n) == 0;
+    doc[len] = 0;
+    CHECK(set_load(&s, 0, doc, len + 1) == QSAFP_E_TRAILING);
+    CHECK(taken == 0 && memcmp(&s, &was, sizeof s) == 0); /* refused: the set in force stays byte for byte */
+    CHECK(set_load(&s, 0, doc, QSAFP_SET_MAX + 1) == QSAFP_E_TOO_LARGE);
+    CHECK(set_load(&s, 0, doc, len) == 0);
+}
+
+static void a_scratch_too_small_for_the_signed_bytes_is_an_error(void)
+{
+    setdoc_t d = setdoc();
+    qsafp_set_t s;
+    uint8_t scratch[64];
+    const qsafp_set_io_t io = {.port = &PORT, .scratch = scratch, .cap = sizeof scratch};
+    size_t len = setdoc_of(&d, 1, doc);
+    CHECK(qsafp_set_load(&s, 0, (qsafp_bytes){doc, len}, &io) == QSAFP_E_TOO_LARGE);
+}
+
+/* k of r: bits of the keys that sign; a third key is in no document. */
+static void too_few_set_keys_are_refused(void)
+{
+    static const struct { uint64_t k; unsigned by; int want; } row[] = {
+        {1, 1, 0}, {1, 2, 0}, {1, 3, 0}, {1, 0, QSAFP_E_TOO_FEW}, {1, 4, QSAFP_E_TOO_FEW}, {1, 5, 0},
+        {2, 1, QSAFP_E_TOO_FEW}, {2, 2, QSAFP_E_TOO_FEW}, {2, 3, 0}, {2, 6, QSAFP_E_TOO_FEW}, {2, 7, 0},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        setdoc_t d = setdoc();
+        qsafp_set_t s;
+        d.k = row[i].k;
+        CHECK(load(&d, row[i].by, 0, &s) == row[i].want);
+    }
+}
+
+static void one_set_key_twice_is_one_signature(void)
+{
+    setdoc_t d = setdoc();
+    qsafp_set_t s;
+    d.k = 2;
+    size_t len = setdoc_of(&d, 1, doc), sig = len - setdoc_of(&d, 0, doc);
+    CHECK(setdoc_of(&d, 1, doc) == len && doc[len - sig - 1] == 0x81);
+    doc[len - sig - 1] = 0x82; /* an array of two: the same signature again */
+    memcpy(doc + len, doc + len - sig, sig);
+    CHECK(set_load(&s, 0, doc, len + sig) == QSAFP_E_TOO_FEW);
+    d.k = 1;
+    len = setdoc_of(&d, 1, doc);
+    doc[len - sig - 1] = 0x82;
+    memcpy(doc + len, doc + len - sig, sig);
+    CHECK(set_load(&s, 0, doc, len + sig) == 0);
+}
+
+static void a_successor_needs_the_next_epoch_the_same_set_and_the_old_keys(void)
+{
+    qsafp_set_t old = first_set(), s;
+    setdoc_t d = setdoc();
+    d.epoch = 2;
+    CHECK(load(&d, 1, &old, &s) == 0 && s.epoch == 2);
+    CHECK(load(&d, 0, &old, &s) == QSAFP_E_TOO_FEW);
+    static const uint64_t wrong[] = {0, 1, 3, 258, UINT64_MAX};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        d.epoch = wrong[i];
+        CHECK(load(&d, 1, &old, &s) == QSAFP_E_WRONG_EPOCH);
+    }
+    d.epoch = 2;
+    d.set_id = 6;
+    CHECK(load(&d, 1, &old, &s) == QSAFP_E_WRONG_EPOCH);
+    d = setdoc();
+    d.epoch = 2;
+    memset(old.set_keys[0], 0x33, 32); /* the old document's keys are others: the new one's own signature is not enough */
+    memset(old.set_keys[1], 0x34, 32);
+    CHECK(load(&d, 3, &old, &s) == QSAFP_E_TOO_FEW);
+    set_key(2, old.set_keys[1]); /* rotation: one key of the old, one of the new */
+    CHECK(load(&d, 1 | 4, &old, &s) == 0 && load(&d, 4, &old, &s) == QSAFP_E_TOO_FEW && load(&d, 1, &old, &s) == QSAFP_E_TOO_FEW);
+    old.set_k = 2;
+    CHECK(load(&d, 1 | 4, &old, &s) == QSAFP_E_TOO_FEW);
+}
+
+/* max(1, 2m - n - 1) members, in either direction. */
+static void one_epoch_replaces_only_as_many_members_as_the_quorums_overlap(void)
+{
+    static const struct { uint64_t m, n, m2, n2; unsigned swapped; int want; } row[] = {
+        {4, 6, 4, 6, 0, 0}, {4, 6, 4, 6, 1, 0}, {4, 6, 4, 6, 2, QSAFP_E_RANGE}, {5, 6, 5, 6, 3, 0}, {5, 6, 5, 6, 4, QSAFP_E_RANGE},
+        {2, 3, 2, 3, 1, 0}, {2, 3, 2, 3, 2, QSAFP_E_RANGE}, {3, 3, 3, 3, 2, 0}, {3, 3, 3, 3, 3, QSAFP_E_RANGE},
+        {4, 6, 4, 7, 0, 0}, {4, 6, 5, 8, 0, QSAFP_E_RANGE}, {4, 6, 3, 5, 0, 0}, {4, 6, 3, 4, 0, QSAFP_E_RANGE}, {4, 6, 4, 7, 1, QSAFP_E_RANGE},
+        {1, 1, 1, 1, 1, 0}, {9, 16, 9, 16, 2, QSAFP_E_RANGE},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        qsafp_set_t old, s;
+        setdoc_t d = setdoc();
+        d.m = row[i].m, d.n = row[i].n;
+        CHECK(load(&d, 1, 0, &old) == 0);
+        d.m = row[i].m2, d.n = row[i].n2, d.epoch = 2, d.swap_count = row[i].swapped;
+        int err = load(&d, 1, &old, &s);
+        CHECK(err == row[i].want);
+        if (err != row[i].want)
+            printf("  row %zu: %d, not %d\n", i, err, row[i].want);
+    }
+}
+
+static void a_suite_may_change_while_each_member_keeps_one_key(void)
+{
+    static const uint64_t path[] = {QSAFP_SUITE_ED25519, QSAFP_SUITE_HYBRID, QSAFP_SUITE_MLDSA65};
+    static uint8_t docs[3][SETDOC_MAX];
+    qsafp_set_t s[3];
+    setdoc_t d = setdoc();
+    d.m = 2, d.n = 3;
+    for (unsigned i = 0; i < 3; i++) {
+        d.suite = path[i];
+        d.epoch = i + 1;
+        CHECK(set_load(&s[i], i ? &s[i - 1] : 0, docs[i], setdoc_of(&d, 1, docs[i])) == 0);
+    }
+    d.epoch = 2; /* not in one step: no key is left to know a member by */
+    CHECK(set_load(&s[2], &s[0], docs[2], setdoc_of(&d, 1, docs[2])) == QSAFP_E_RANGE);
+}
+
+int main(void)
+{
+    a_sound_document_loads_field_by_field();
+    every_suite_loads_with_its_keys_and_refuses_the_others();
+    bodies_that_break_a_rule_are_refused_though_signed();
+    every_flipped_bit_and_every_cut_is_refused();
+    a_scratch_too_small_for_the_signed_bytes_is_an_error();
+    too_few_set_keys_are_refused();
+    one_set_key_twice_is_one_signature();
+    a_successor_needs_the_next_epoch_the_same_set_and_the_old_keys();
+    one_epoch_replaces_only_as_many_members_as_the_quorums_overlap();
+    a_suite_may_change_while_each_member_keeps_one_key();
+    return DONE("test_set");
+}
