@@ -300,11 +300,13 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
     err = judge(q, what.payload, revocation, &a, &v);
     if (err)
         return err;
-    if (verify(q, &what, &s, index)) {
+    err = verify(q, &what, &s, index);
+    if (err == QSAFP_E_BAD_SIGNATURE) {
         err = forged(q, index);
         too_few_left(q);
-        return err;
     }
+    if (err)
+        return err; /* too long to be looked at is no forgery */
     store32(&q->answered, 1);
     const unsigned said = (v.of_pending ? q->pending.denied : 0xFFFFu) & (v.of_lease ? q->lease_denied : 0xFFFFu);
     if (v.deny && (said & bit(index)))
