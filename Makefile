@@ -9,7 +9,7 @@ BENCH := $(wildcard tests/bench/run.py)
 DEMO := $(wildcard examples/demo.py)
 ABSENT := $(if $(BENCH),,bench) $(if $(DEMO),,demo) none
 
-.PHONY: help setup lint test test-c cross pytest clean
+.PHONY: help setup lint test test-c cross fuzz mutants pytest clean
 
 help: ## list the targets
 	@awk -F ':.*## ' 'index(" $(ABSENT) ", " " $$1 " ") {next} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ cross: setup ## the core on five targets and two compilers; size budget
 	tools/bootstrap.sh cross
 	$(PY) tools/check_c.py cross
 
+fuzz: setup ## fuzz the core until stopped, or SECONDS= in all
+	tools/bootstrap.sh cross
+	$(PY) tools/check_c.py fuzz $(if $(SECONDS),--seconds $(SECONDS))
+
 pytest: setup ## tests/python and tests/rules
 	$(PY) -m pytest $(PYTESTS)
 
@@ -51,6 +55,7 @@ test: setup ## all of it: C tests, cross checks and budget, lint, Python tests, 
 	$(PY) tools/tables.py --check
 	$(MAKE) --no-print-directory test-c
 	$(MAKE) --no-print-directory cross
+	$(PY) tools/check_c.py fuzz --seconds 60
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory pytest
 	@echo "make test: all passed"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the C core: ``test`` runs tests/c under the sanitizers, ``cross`` compiles cext/src for every target and holds its budgets.
+"""Check the C core: ``test`` runs tests/c under the sanitizers, ``cross`` compiles cext/src for every target and holds its budgets,
+``fuzz [--seconds N]`` runs tests/fuzz/fuzz_*.c for N seconds in all, or until stopped.
 
 A test is a program that prints ``name: N passed, M failed`` and exits non-zero on failure.  A compiler that is not
 installed is a skip, counted and named; nothing else is skipped.
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=
 CRYPTO = ("sha256*", "sha512*", "mldsa*", "keccak*", "ed25519*")
 BUDGET_BYTES = 14 * 1024  # core without crypto, Thumb-2 text at -Os
 RESULT = re.compile(r"^(?P<name>\S+): (?P<passed>\d+) passed, (?P<failed>\d+) failed$", re.M)
+FUZZ = ["-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
+LOADER_CALLS = "sha256_select"  # its resolver
+FUZZ_PASS_S = 1800  # of `fuzz` without an end: how long one pass over the targets lasts
 TIMEOUT_S = 300
 SHOWN_LINES = 30
 
@@ -76,7 +81,7 @@ def sources() -> list[Path]:
 
 def newest_header() -> float:
     """Modification time of the youngest header, of this file included: an older object is rebuilt."""
-    headers = [*ROOT.glob("cext/**/*.h"), *ROOT.glob("tests/c/*.h"), *ROOT.glob("tools/freestanding/*.h"), Path(__file__)]
+    headers = [*ROOT.glob("cext/**/*.h"), *ROOT.glob("tests/*/*.h"), *ROOT.glob("tools/freestanding/*.h"), Path(__file__)]
     return max(h.stat().st_mtime for h in headers)
 
 
@@ -160,6 +165,85 @@ def test() -> int:
     return bad
 
 
+def fuzz_object(src: Path) -> Path:
+    """One source compiled for libFuzzer; what the loader calls before any sanitizer runs is compiled plain."""
+    return compile_to(
+        ["clang-14", *(["-O2"] if src.stem == LOADER_CALLS else FUZZ)], src, ROOT / "build/c/fuzz" / f"{src.stem}.o", newest_header()
+    )
+
+
+def no_fuzzer() -> str:
+    """Why this machine cannot fuzz, or nothing."""
+    if not shutil.which("clang-14"):
+        return "clang-14 is not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe.c"
+        probe.write_text(
+            "int LLVMFuzzerTestOneInput(const char *p, long n);\nint LLVMFuzzerTestOneInput(const char *p, long n) { return p && n < 0; }\n"
+        )
+        try:
+            run(["clang-14", *FUZZ, probe, "-o", probe.with_suffix("")])
+        except CheckFailedError:
+            return "clang-14 has no libFuzzer"
+    return ""
+
+
+def fuzz_target(src: Path, core: list[Path], seconds: int) -> str:
+    """Fuzz one target from its seeds, the corpus of earlier runs and tests/fuzz/found/; return its figures."""
+    folder = ROOT / "build/fuzz" / src.stem
+    shutil.rmtree(folder / "seeds", ignore_errors=True)
+    for sub in ("seeds", "corpus"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    exe = folder / "run"
+    run(["clang-14", *FUZZ, fuzz_object(src), *core, "-o", exe])
+    run([exe, "--seeds", folder / "seeds"])
+    found = ROOT / "tests/fuzz/found" / src.stem
+    cmd = [exe, folder / "corpus", folder / "seeds", *([found] if found.is_dir() else []), f"-max_total_time={seconds}", "-timeout=20"]
+    cmd += ["-rss_limit_mb=1024", "-max_len=4096", f"-artifact_prefix={folder}/", "-print_final_stats=1"]
+    done = subprocess.run([str(c) for c in cmd], cwd=ROOT, text=True, errors="replace", capture_output=True, timeout=seconds + 120)
+    out = done.stderr
+    if done.returncode:
+        file = re.search(r"Test unit written to (\S+)", out)
+        raise CheckFailedError(f"{out}\ninput: {file[1] if file else 'none'}\nagain: {exe.relative_to(ROOT)} FILE; exit {done.returncode}")
+    cov = re.findall(r"cov: (\d+)", out)
+    execs = re.search(r"number_of_executed_units: (\d+)", out)
+    rate = re.search(r"average_exec_per_sec:\s+(\d+)", out)
+    if not (cov and execs and rate) or not int(execs[1]):
+        raise CheckFailedError(f"{out}\nno figures")
+    return f"{src.stem}: {execs[1]} inputs, {rate[1]} a second, {cov[-1]} coverage edges"
+
+
+def fuzz_pass(targets: list[Path], seconds: int) -> int:
+    """All targets for ``seconds`` together, two at once; return the number that failed."""
+    outcomes = two_at_a_time({str(s): lambda s=s: fuzz_object(s) for s in sources()})  # type: ignore[misc]
+    if report(outcomes):
+        raise CheckFailedError("the core does not compile")
+    core = [o.value for o in outcomes if isinstance(o.value, Path)]
+    share = max(1, seconds // ((len(targets) + 1) // 2))
+    outcomes = two_at_a_time({t.stem: lambda t=t: fuzz_target(t, core, share) for t in targets})  # type: ignore[misc]
+    bad = report(outcomes)
+    for o in outcomes:
+        if not o.error:
+            print(o.value)
+    print(f"fuzzing: {len(targets) - bad} targets passed, {bad} failed; {share} s each (ASan, UBSan)", flush=True)
+    return bad
+
+
+def fuzz(seconds: int = 0) -> int:
+    """Fuzz for ``seconds`` in all, or (0) until something fails or somebody stops it; return the number of failed targets."""
+    why = no_fuzzer()
+    if why:
+        print(f"SKIP fuzzing: {why}\nfuzzing: 0 targets passed, 0 failed, 1 skipped")
+        return 0
+    targets = sorted(p.relative_to(ROOT) for p in (ROOT / "tests/fuzz").glob("fuzz_*.c"))
+    if not targets:
+        raise CheckFailedError("tests/fuzz holds no fuzz_*.c")
+    bad = fuzz_pass(targets, seconds or FUZZ_PASS_S)
+    while not seconds and not bad:
+        bad = fuzz_pass(targets, FUZZ_PASS_S)
+    return bad
+
+
 def section_sizes(target: Target, objects: list[Path]) -> tuple[int, int, int]:
     """Bytes of text (read-only data included), data and bss of some objects together."""
     rows = [line.split() for line in run([target.tools + "size", *objects]).splitlines()[1:]]
@@ -211,15 +295,21 @@ def cross() -> int:
 
 def main(argv: list[str]) -> int:
     """Run the named check; 0 only if all of it held."""
-    checks = {"test": test, "cross": cross}
+    checks: dict[str, Callable[[], int]] = {"test": test, "cross": cross, "fuzz": fuzz}
+    if len(argv) == 3 and argv[:2] == ["fuzz", "--seconds"] and argv[2].isdecimal():
+        seconds = int(argv[2])
+        checks["fuzz"] = lambda: fuzz(seconds)
+        argv = argv[:1]
     if len(argv) != 1 or argv[0] not in checks:
-        print("usage: check_c.py test|cross", file=sys.stderr)
+        print("usage: check_c.py test | cross | fuzz [--seconds N]", file=sys.stderr)
         return 2
     try:
         return 1 if checks[argv[0]]() else 0
     except CheckFailedError as no:
         print(f"FAIL {no}")
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
