@@ -47,8 +47,6 @@ qsafp_bytes qsafp_cbor_tstr(qsafp_cbor_r *r);                             /* val
 void qsafp_cbor_fixed(qsafp_cbor_r *r, void *out, size_t n);              /* a bstr of exactly n bytes */
 bool qsafp_cbor_null(qsafp_cbor_r *r);                                    /* consumes null and returns true, else leaves it */
 bool qsafp_cbor_bool(qsafp_cbor_r *r);
-/* Next integer key of a map; keys must rise in RFC 8949 order: *prev_end remembers the encoded key, start with {0}. */
-int64_t qsafp_cbor_key(qsafp_cbor_r *r, qsafp_bytes *prev);
 qsafp_bytes qsafp_cbor_skip(qsafp_cbor_r *r);                             /* one whole item, checked; depth <= 8; returns its bytes */
 int qsafp_cbor_done(const qsafp_cbor_r *r);                               /* 0, the error, or -TRAILING */
 

@@ -19,20 +19,22 @@ static uint64_t head(qsafp_cbor_r *r, int *major)
         return 0;
     if (r->p >= r->end)
         return fail(r, QSAFP_E_MALFORMED);
-    unsigned info = *r->p & 31u;
+    uint32_t high = 0, low = *r->p & 31u;
     *major = *r->p++ >> 5;
-    if (info < 24)
-        return info;
-    if (info > 27)
+    if (low < 24)
+        return low;
+    if (low > 27)
         return fail(r, QSAFP_E_NOT_CANONICAL); /* reserved, or indefinite length */
-    unsigned n = 1u << (info - 24);
+    unsigned n = 1u << (low - 24);
     if ((size_t)(r->end - r->p) < n)
         return fail(r, QSAFP_E_MALFORMED);
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v = v << 8 | *r->p++;
-    uint32_t half = (uint32_t)(n == 8 ? v >> 32 : n == 1 ? v / 24 : v >> 4 * n); /* 0: fewer bytes would do */
-    return half ? v : fail(r, QSAFP_E_NOT_CANONICAL);
+    low = 0;
+    for (unsigned i = 0; i < n; i++) {
+        high = high << 8 | low >> 24;
+        low = low << 8 | *r->p++;
+    }
+    uint32_t half = n == 8 ? high : n == 1 ? low / 24 : low >> 4 * n; /* 0: fewer bytes would do */
+    return half ? (uint64_t)high << 32 | low : fail(r, QSAFP_E_NOT_CANONICAL);
 }
 
 qsafp_cbor_r qsafp_cbor_reader(const void *p, size_t n)
@@ -67,10 +69,32 @@ int64_t qsafp_cbor_int(qsafp_cbor_r *r)
     return major == QSAFP_CBOR_NEG ? -1 - (int64_t)v : (int64_t)v;
 }
 
-static qsafp_bytes string(qsafp_cbor_r *r, int major)
+/* Well-formed UTF-8 (RFC 3629): no overlong form, no surrogate, nothing above U+10FFFF. */
+static bool utf8(const uint8_t *p, const uint8_t *end)
 {
-    uint64_t n = qsafp_cbor_head(r, major);
-    if (!r->err && n > (uint64_t)(r->end - r->p))
+    while (p < end) {
+        uint32_t c = *p++;
+        if (c < 0x80)
+            continue;
+        unsigned more = c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
+        if (c < 0xC2 || c > 0xF4 || (size_t)(end - p) < more)
+            return false;
+        c &= 0x3Fu >> more;
+        for (unsigned i = 0; i < more; i++, p++) {
+            if (*p >> 6 != 2)
+                return false;
+            c = c << 6 | (*p & 0x3Fu);
+        }
+        if (!(c >> (5 * more + 1)) || c - 0xD800 < 0x800 || c > 0x10FFFF)
+            return false;
+    }
+    return true;
+}
+
+/* The n bytes of a string whose head was read. */
+static qsafp_bytes body(qsafp_cbor_r *r, int major, uint64_t n)
+{
+    if (!r->err && (n > (size_t)(r->end - r->p) || (major == QSAFP_CBOR_TSTR && !utf8(r->p, r->p + n))))
         (void)fail(r, QSAFP_E_MALFORMED);
     if (r->err)
         return (qsafp_bytes){r->end, 0};
@@ -81,38 +105,12 @@ static qsafp_bytes string(qsafp_cbor_r *r, int major)
 
 qsafp_bytes qsafp_cbor_bstr(qsafp_cbor_r *r)
 {
-    return string(r, QSAFP_CBOR_BSTR);
-}
-
-/* Length of the well-formed UTF-8 sequence at p (RFC 3629), 0 if there is none. */
-static size_t utf8(const uint8_t *p, size_t left)
-{
-    if (*p < 0x80)
-        return 1;
-    size_t n = *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : 4;
-    if (*p < 0xC2 || *p > 0xF4 || left < n)
-        return 0;
-    uint32_t c = *p & 0x7Fu >> n;
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3Fu);
-    }
-    bool overlong = n > 2 && c >> (5 * n - 4) == 0;
-    return overlong || c - 0xD800 < 0x800 || c > 0x10FFFF ? 0 : n;
+    return body(r, QSAFP_CBOR_BSTR, qsafp_cbor_head(r, QSAFP_CBOR_BSTR));
 }
 
 qsafp_bytes qsafp_cbor_tstr(qsafp_cbor_r *r)
 {
-    qsafp_bytes b = string(r, QSAFP_CBOR_TSTR);
-    for (size_t i = 0, n; i < b.len; i += n) {
-        n = utf8(b.p + i, b.len - i);
-        if (!n) {
-            (void)fail(r, QSAFP_E_MALFORMED);
-            return (qsafp_bytes){r->end, 0};
-        }
-    }
-    return b;
+    return body(r, QSAFP_CBOR_TSTR, qsafp_cbor_head(r, QSAFP_CBOR_TSTR));
 }
 
 void qsafp_cbor_fixed(qsafp_cbor_r *r, void *out, size_t n)
@@ -154,58 +152,59 @@ static bool rises(qsafp_bytes a, qsafp_bytes b)
     return c < 0 || (c == 0 && a.len < b.len);
 }
 
-int64_t qsafp_cbor_key(qsafp_cbor_r *r, qsafp_bytes *prev)
+/* The head and body of one item; returns how many items a container wants. */
+static size_t item(qsafp_cbor_r *r, int *major)
 {
-    qsafp_bytes key = {r->p, 0};
-    int64_t v = qsafp_cbor_int(r);
-    if (r->err)
+    uint64_t n = head(r, major);
+    bool pairs = *major == QSAFP_CBOR_MAP;
+    switch (r->err ? QSAFP_CBOR_UINT : *major) {
+    case QSAFP_CBOR_UINT:
+    case QSAFP_CBOR_NEG:
         return 0;
-    key.len = (size_t)(r->p - key.p);
-    if (prev->len && !rises(*prev, key))
-        return (int64_t)fail(r, QSAFP_E_NOT_CANONICAL);
-    *prev = key;
-    return v;
+    case QSAFP_CBOR_BSTR:
+    case QSAFP_CBOR_TSTR:
+        (void)body(r, *major, n);
+        return 0;
+    case QSAFP_CBOR_SIMPLE:
+        return n >= 20 && n <= 22 ? 0 : (size_t)fail(r, QSAFP_E_MALFORMED); /* false, true, null */
+    case QSAFP_CBOR_ARRAY:
+    case QSAFP_CBOR_MAP:
+        return n <= (size_t)(r->end - r->p) >> pairs ? (size_t)n << pairs : (size_t)fail(r, QSAFP_E_TOO_LARGE);
+    default: /* no tags */
+        return (size_t)fail(r, QSAFP_E_MALFORMED);
+    }
+}
+
+typedef struct { size_t left; bool map; qsafp_bytes prev; } level_t;
+
+/* One item less for its container; a key is a scalar above the one before. */
+static void count(qsafp_cbor_r *r, level_t *in, qsafp_bytes key, bool scalar)
+{
+    if (in->map && in->left % 2 == 0) {
+        if (!scalar || (in->prev.len && !rises(in->prev, key)))
+            (void)fail(r, QSAFP_E_NOT_CANONICAL);
+        in->prev = key;
+    }
+    in->left--;
 }
 
 /* One item: a stack of how many items each open container still wants, so there is no recursion. */
 qsafp_bytes qsafp_cbor_skip(qsafp_cbor_r *r)
 {
-    struct { uint64_t left; bool map; qsafp_bytes prev; } open[DEPTH_MAX];
-    size_t depth = 0;
+    level_t open[DEPTH_MAX + 1] = {{.left = 1}}, *in = open; /* the outermost wants this one item */
     const uint8_t *start = r->p;
     do {
-        qsafp_bytes item = {r->p, 0};
-        int major = qsafp_cbor_peek(r);
-        uint64_t n = 0;
-        if (major == QSAFP_CBOR_ARRAY || major == QSAFP_CBOR_MAP)
-            n = qsafp_cbor_head(r, major);
-        else if (major == QSAFP_CBOR_UINT || major == QSAFP_CBOR_NEG)
-            (void)qsafp_cbor_head(r, major);
-        else if (major == QSAFP_CBOR_BSTR)
-            (void)qsafp_cbor_bstr(r);
-        else if (major == QSAFP_CBOR_TSTR)
-            (void)qsafp_cbor_tstr(r);
-        else if (!qsafp_cbor_null(r))
-            (void)qsafp_cbor_bool(r);
-        item.len = (size_t)(r->p - item.p);
-        if (depth) {
-            if (open[depth - 1].map && open[depth - 1].left % 2 == 0) { /* a key, and a scalar one */
-                if (n || major == QSAFP_CBOR_ARRAY || major == QSAFP_CBOR_MAP || (open[depth - 1].prev.len && !rises(open[depth - 1].prev, item)))
-                    (void)fail(r, QSAFP_E_NOT_CANONICAL);
-                open[depth - 1].prev = item;
-            }
-            open[depth - 1].left--;
-        }
-        if (n && (depth == DEPTH_MAX || n > (uint64_t)(r->end - r->p)))
+        const uint8_t *at = r->p;
+        int major = QSAFP_CBOR_SIMPLE;
+        size_t n = item(r, &major);
+        count(r, in, (qsafp_bytes){at, (size_t)(r->p - at)}, major != QSAFP_CBOR_ARRAY && major != QSAFP_CBOR_MAP);
+        if (n && in == open + DEPTH_MAX)
             (void)fail(r, QSAFP_E_TOO_LARGE);
-        if (n && !r->err) {
-            open[depth].left = major == QSAFP_CBOR_MAP ? 2 * n : n;
-            open[depth].map = major == QSAFP_CBOR_MAP;
-            open[depth++].prev = (qsafp_bytes){0, 0};
-        }
-        while (depth && !open[depth - 1].left)
-            depth--;
-    } while (depth && !r->err);
+        else if (n)
+            *++in = (level_t){n, major == QSAFP_CBOR_MAP, {0, 0}};
+        while (in > open && !in->left)
+            in--;
+    } while (in->left && !r->err);
     return (qsafp_bytes){start, r->err ? 0 : (size_t)(r->p - start)};
 }
 
@@ -235,11 +234,12 @@ void qsafp_cbor_put_raw(qsafp_cbor_w *w, const void *p, size_t n)
 void qsafp_cbor_put(qsafp_cbor_w *w, int major, uint64_t arg)
 {
     uint8_t b[9];
-    unsigned info = arg < 24 ? (unsigned)arg : arg < 0x100 ? 24 : arg < 0x10000 ? 25 : arg < 0x100000000 ? 26 : 27;
+    uint32_t low = (uint32_t)arg;
+    unsigned info = arg >> 32 ? 27 : low >> 16 ? 26 : low >> 8 ? 25 : low >= 24 ? 24 : (unsigned)low;
     size_t n = info < 24 ? 0 : (size_t)1 << (info - 24);
     b[0] = (uint8_t)((unsigned)major << 5 | info);
-    for (size_t i = 0; i < n; i++)
-        b[1 + i] = (uint8_t)(arg >> (8 * (n - 1 - i)));
+    for (size_t i = n; i; i--, arg >>= 8)
+        b[i] = (uint8_t)arg;
     qsafp_cbor_put_raw(w, b, n + 1);
 }
 

@@ -53,12 +53,9 @@ static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
 
 void shape_get(qsafp_cbor_r *r, const item_t *row, size_t rows, void *to)
 {
-    qsafp_bytes prev = {0, 0};
     for (; rows--; row++) {
         if (row->key)
-            shape_want(r, qsafp_cbor_key(r, &prev) == row->key);
-        if (row->kind == ITEM_MAP)
-            prev.len = 0; /* its own keys follow; the outer ones are held by the table */
+            shape_want(r, qsafp_cbor_int(r) == row->key); /* in the order of the table, which rises */
         get_item(r, row, (uint8_t *)to + row->at);
     }
 }
