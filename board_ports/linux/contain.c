@@ -10,7 +10,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "host.h"
@@ -37,9 +39,13 @@ static void tell(host_t *h, const load_t *l, int step, uint64_t ns, int result)
     (void)!qsafp_note(&h->q, &r); /* a log that fails trips the gate by itself */
 }
 
+/* A runner's workload leads a process group of its own: all of it where the kernel can (Linux 6.9), else the one process. */
 static int signal_load(const load_t *l, int sig)
 {
-    return l->pidfd >= 0 ? (int)syscall(SYS_pidfd_send_signal, l->pidfd, sig, 0, 0) : -1;
+    enum { PROCESS_GROUP = 4 };
+    if (l->kind == 1 && syscall(SYS_pidfd_send_signal, l->pidfd, sig, 0, PROCESS_GROUP) == 0)
+        return 0;
+    return (int)syscall(SYS_pidfd_send_signal, l->pidfd, sig, 0, 0);
 }
 
 static int put_fd(int fd, const char *text)
@@ -166,6 +172,8 @@ int contain(host_t *h)
             hold(h, l, now);
         if (l->state == LOAD_DRAINING || l->state == LOAD_FREEZING)
             wait = 1;
+        else if (l->state != LOAD_RUNNING && wait < 0)
+            wait = 100; /* a late tick may have closed the gate and open it again without a word */
         contained |= l->state >= LOAD_FROZEN;
     }
     h->q.contained = contained;
@@ -182,26 +190,77 @@ static void close_fds(load_t *l)
             close(fds[i]);
 }
 
+/* The uid that the process behind a pidfd runs as; -1: no pidfd, or gone. */
+static long uid_behind(int pidfd)
+{
+    char path[64], line[128];
+    long pid = -1;
+    struct stat st = {0};
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", pidfd);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "Pid: %ld", &pid) == 1)
+            break;
+    if (f)
+        fclose(f);
+    snprintf(path, sizeof path, "/proc/%ld", pid);
+    bool ok = pid > 0 && stat(path, &st) == 0;
+    bool there = syscall(SYS_pidfd_send_signal, pidfd, 0, 0, 0) == 0 || errno == EPERM; /* so its number was not another's */
+    return ok && there ? (long)st.st_uid : -1;
+}
+
+/* We may be root: only what the client itself may signal or freeze, so that nobody borrows our rights. */
+static bool may_hold(const client_t *c)
+{
+    enum { CGROUP2 = 0x63677270 };
+    long uid = uid_behind(c->fds[0]);
+    if (uid < 0 || (c->uid != 0 && uid != (long)c->uid) || (c->nfds != 1 && c->nfds != FDS_MAX))
+        return false;
+    for (int k = 1; k < c->nfds; k++) {
+        struct statfs fs;
+        if (fstatfs(c->fds[k], &fs) || fs.f_type != CGROUP2)
+            return false;
+    }
+    return true;
+}
+
+static bool ended(const load_t *l)
+{
+    struct pollfd p = {.fd = l->pidfd, .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
+
+/* A free place; or the client's own again, once what it held has ended: a runner restarts on the connection it has. */
+static load_t *place(host_t *h, const client_t *c)
+{
+    if (c->workload >= 0)
+        return h->loads[c->workload].kind == 1 && ended(&h->loads[c->workload]) ? &h->loads[c->workload] : 0;
+    for (int i = 0; i < WORKLOADS_MAX; i++)
+        if (h->loads[i].state == LOAD_FREE)
+            return &h->loads[i];
+    return 0;
+}
+
 static int register_load(host_t *h, client_t *c, const uint8_t *p, size_t n)
 {
-    int i = 0;
-    if (n < 3 || n > 2 + NAME_MAX_BYTES || p[1] > 1 || c->workload >= 0 || c->nfds < 1)
+    if (n < 3 || n > 2 + NAME_MAX_BYTES || p[1] > 1 || c->nfds < 1 || !may_hold(c))
         return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
-    while (i < WORKLOADS_MAX && h->loads[i].state != LOAD_FREE)
-        i++;
-    if (i == WORKLOADS_MAX)
+    load_t *l = place(h, c);
+    if (!l)
         return QSAFP_COMMAND_STATUS_BUSY;
-    load_t *l = &h->loads[i];
+    if (c->workload >= 0)
+        close_fds(l);
+    else
+        h->q.workloads++;
     *l = (load_t){.state = LOAD_RUNNING, .client = c, .kind = p[1], .pidfd = c->fds[0], .freeze_fd = -1, .kill_fd = -1, .events_fd = -1};
     int *const slot[] = {&l->freeze_fd, &l->kill_fd, &l->events_fd};
     for (int k = 1; k < c->nfds; k++)
         *slot[k - 1] = c->fds[k];
     c->nfds = 0; /* ours now */
     memcpy(l->name, p + 2, n - 2);
-    c->workload = i;
-    h->q.workloads++;
+    c->workload = (int)(l - h->loads);
     tell(h, l, STEP_REGISTER, 0, 0);
-    c->cmd.out[c->cmd.out_len++] = (uint8_t)i;
+    c->cmd.out[c->cmd.out_len++] = (uint8_t)c->workload;
     return QSAFP_COMMAND_STATUS_OK;
 }
 
@@ -243,13 +302,13 @@ int workload_command(qsafp_command_t *cmd, const uint8_t *p, size_t n)
     return p[0] == SUB_DRAINED ? QSAFP_COMMAND_STATUS_OK : QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
 }
 
-/* End of file unregisters; a contained workload that nobody supervises any more does not outlive that. */
+/* End of file unregisters.  What had a runner does not outlive it, or a workload could escape by killing it; nor does what is held. */
 void workload_gone(host_t *h, client_t *c)
 {
     if (c->workload < 0)
         return;
     load_t *l = &h->loads[c->workload];
-    if (l->state != LOAD_RUNNING && l->state != LOAD_KILLED)
+    if (l->kind == 1 || (l->state != LOAD_RUNNING && l->state != LOAD_KILLED))
         (void)kill_load(l);
     tell(h, l, STEP_GONE, 0, 0);
     close_fds(l);

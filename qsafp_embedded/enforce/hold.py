@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -37,8 +38,19 @@ class Hold(Protocol):
     def kill(self) -> None:
         """Kill everything inside."""
 
+    def await_end(self) -> None:
+        """Return once nothing runs inside; the child is the caller's to wait for, before this.  Raises StoreError after 5 s."""
+
     def close(self) -> None:
-        """Remove what was made; nothing runs inside any more."""
+        """Kill what is left and remove what was made; raises StoreError."""
+
+
+def _until(empty: Callable[[], bool], name: str) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not empty():
+        if time.monotonic() > end:
+            raise StoreError(f"{name}: something in it still runs {LIMIT_S:g} s after it was killed")
+        time.sleep(0.002)
 
 
 class CgroupHold:
@@ -49,11 +61,13 @@ class CgroupHold:
     def __init__(self, path: Path) -> None:
         path.mkdir()
         self.path = path
+        self._fds: list[int] = []
         try:
-            self._freeze = os.open(path / "cgroup.freeze", os.O_RDWR | os.O_CLOEXEC)
-            self._kill = os.open(path / "cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
-            self._events = os.open(path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            for name, mode in (("freeze", os.O_RDWR), ("kill", os.O_WRONLY), ("events", os.O_RDONLY)):
+                self._fds.append(os.open(path / f"cgroup.{name}", mode | os.O_CLOEXEC))
         except OSError:
+            for fd in self._fds:
+                os.close(fd)
             path.rmdir()
             raise
 
@@ -63,29 +77,32 @@ class CgroupHold:
 
     def fds(self) -> list[int]:
         """Descriptors for the guard."""
-        return [self._freeze, self._kill, self._events]
+        return self._fds
 
     def started(self, pid: int) -> None:
         """Nothing to remember: the cgroup knows."""
 
     def freeze(self, on: bool) -> None:
         """Freeze or thaw."""
-        os.pwrite(self._freeze, b"1" if on else b"0", 0)
+        os.pwrite(self._fds[0], b"1" if on else b"0", 0)
 
     def kill(self) -> None:
         """Kill everything inside."""
-        os.pwrite(self._kill, b"1", 0)
+        os.pwrite(self._fds[1], b"1", 0)
+
+    def await_end(self) -> None:
+        """Return once the cgroup is empty."""
+        _until(lambda: b"populated 0" in os.pread(self._fds[2], 256, 0), str(self.path))
 
     def close(self) -> None:
         """Kill what is left and remove the cgroup."""
-        self.kill()
-        self.freeze(False)
-        end = time.monotonic() + LIMIT_S
-        while b"populated 1" in os.pread(self._events, 256, 0) and time.monotonic() < end:
-            time.sleep(0.005)
-        for fd in self.fds():
-            os.close(fd)
-        self.path.rmdir()
+        try:
+            self.kill()
+            self.await_end()
+            self.path.rmdir()
+        finally:
+            for fd in self._fds:
+                os.close(fd)
 
 
 class SignalHold:
@@ -107,10 +124,14 @@ class SignalHold:
         """Remember the group."""
         self.pid = pid
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
+    def _signal(self, number: int) -> bool:
+        """Signal the group; False if it is gone."""
+        try:
+            if self.pid:
                 os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return self.pid != 0
 
     def freeze(self, on: bool) -> None:
         """Stop or continue the group."""
@@ -119,6 +140,10 @@ class SignalHold:
     def kill(self) -> None:
         """Kill the group."""
         self._signal(signal.SIGKILL)
+
+    def await_end(self) -> None:
+        """Return once the group is empty."""
+        _until(lambda: not self._signal(0), f"process group {self.pid}")
 
     def close(self) -> None:
         """Kill what is left of the group."""
@@ -135,9 +160,36 @@ def _own_cgroup() -> Path:
     return roots[0] / mine[0].lstrip("/")
 
 
+def _may_enter(hold: CgroupHold) -> bool:
+    """Try it with a child: rights to make a cgroup are not yet rights to move a process into it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            hold.enter()
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what runners that were killed left behind: the guard has emptied it."""
+    for path in parent.glob("qsafp-*"):
+        pid = path.name.rpartition("-")[2]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
 def make_hold(name: str) -> Hold:
     """A cgroup where that is allowed, else signals."""
     try:
-        return CgroupHold(_own_cgroup() / f"qsafp-{name}-{os.getpid()}")
+        parent = _own_cgroup()
+        _sweep(parent)
+        hold = CgroupHold(parent / f"qsafp-{name}-{os.getpid()}")
     except OSError:
         return SignalHold()
+    if _may_enter(hold):
+        return hold
+    hold.close()
+    return SignalHold()

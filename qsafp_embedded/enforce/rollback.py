@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint and rollback of declared files and directories: whole, atomic, verified by hash (HW-12)."""
+"""Checkpoint and rollback of declared files and directories: whole, atomic, verified by hash (HW-12).
+
+A store holds one whole checkpoint: copies ``0``, ``1``, … and ``manifest``, the hashes.  It is replaced in one step.  The mark
+``rollback`` beside them says that a rollback began and has not ended; whoever finds it ends it first.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,6 +22,7 @@ __all__ = ["Checkpoint", "tree_hash"]
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+MANIFEST, MARK = "manifest", "rollback"
 
 
 def _entries(root: Path) -> list[Path]:
@@ -40,6 +47,18 @@ def tree_hash(root: Path) -> bytes:
     return total.digest()
 
 
+def _named(act: str, why: OSError) -> StoreError:
+    return why if isinstance(why, StoreError) else StoreError(f"{act}: {why}")
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _copy(source: Path, to: Path) -> None:
     """Copy and make durable."""
     if source.is_dir():
@@ -48,9 +67,7 @@ def _copy(source: Path, to: Path) -> None:
         shutil.copy2(source, to)
     for path in [to, *_entries(to)]:
         if not path.is_symlink():
-            fd = os.open(path, os.O_RDONLY)
-            os.fsync(fd)
-            os.close(fd)
+            _sync(path)
 
 
 def _remove(path: Path) -> None:
@@ -67,6 +84,17 @@ def _exchange(a: Path, b: Path) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(a))
 
 
+def _replace(fresh: Path, path: Path) -> None:
+    """Put ``fresh`` where ``path`` is or was, in one step, and remove what was there."""
+    if path.exists() or path.is_symlink():
+        _exchange(fresh, path)
+        _sync(path.parent)
+        _remove(fresh)
+    else:
+        fresh.rename(path)
+        _sync(path.parent)
+
+
 class Checkpoint:
     """The last good state of some paths, kept under ``store``.
 
@@ -75,34 +103,78 @@ class Checkpoint:
     """
 
     def __init__(self, paths: Sequence[Path], store: Path) -> None:
-        self.paths = [p.absolute() for p in paths]
+        self.paths = [p.resolve() for p in paths]
         self.store = store
         self.hashes: list[bytes] = []
+        self._lock = -1
+
+    def _claim(self) -> None:
+        """One program at a time keeps its checkpoint here."""
+        if self._lock >= 0:
+            return
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.store.with_name(self.store.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as why:
+            os.close(fd)
+            raise StoreError(f"{self.store}: another program keeps its checkpoint here; give this one a --name of its own") from why
+        self._lock = fd
 
     def take(self) -> bytes:
-        """Copy the paths as they are now; returns the hash that names this checkpoint."""
+        """Copy the paths as they are now, in place of the checkpoint before; returns the hash that names this one."""
         part = self.store.with_name(self.store.name + ".part")
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
+            self._claim()
+            _remove(part)
+            part.mkdir(mode=0o700)
             hashes = []
             for i, path in enumerate(self.paths):
                 _copy(path, part / str(i))
                 hashes.append(tree_hash(part / str(i)))
-            shutil.rmtree(self.store, ignore_errors=True)
-            part.rename(self.store)
+            manifest = {"paths": [str(p) for p in self.paths], "hashes": [h.hex() for h in hashes]}
+            (part / MANIFEST).write_text(json.dumps(manifest))
+            _sync(part / MANIFEST)
+            _sync(part)
+            _replace(part, self.store)
         except OSError as why:
-            raise StoreError(f"checkpoint: {why}") from why
+            raise _named("checkpoint", why) from why
         self.hashes = hashes
         return hashlib.sha256(b"".join(hashes)).digest()
 
+    def recover(self) -> bool:
+        """End a rollback that was cut; False if there was none.  Raises StoreError."""
+        try:
+            self._claim()
+            if not (self.store / MARK).exists():
+                return False
+            manifest = json.loads((self.store / MANIFEST).read_text())
+            paths, hashes = [Path(p) for p in manifest["paths"]], [bytes.fromhex(h) for h in manifest["hashes"]]
+        except StoreError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as why:
+            raise StoreError(f"{self.store}: a rollback was cut, and its checkpoint cannot be read: {why}") from why
+        if paths != self.paths:
+            raise StoreError(f"{self.store}: a rollback of {', '.join(map(str, paths))} was cut; run with the same --checkpoint once")
+        self.hashes = hashes
+        self.restore()
+        return True
+
     def restore(self) -> None:
         """Put every path back, each in one step; a copy that does not verify is refused before anything changes."""
-        for i, digest in enumerate(self.hashes):
-            if tree_hash(self.store / str(i)) != digest:
-                raise StoreError(f"rollback: the checkpoint of {self.paths[i]} was changed")
+        if not self.paths:
+            return
+        try:
+            for i, digest in enumerate(self.hashes):
+                if tree_hash(self.store / str(i)) != digest:
+                    raise StoreError(f"rollback: the checkpoint of {self.paths[i]} was changed")
+            (self.store / MARK).touch()
+            _sync(self.store)
+        except OSError as why:
+            raise _named("rollback", why) from why
         for i, path in enumerate(self.paths):
             self._restore(self.store / str(i), path, self.hashes[i])
+        (self.store / MARK).unlink(missing_ok=True)
 
     def _restore(self, saved: Path, path: Path, digest: bytes) -> None:
         fresh = path.with_name(path.name + ".qsafp-rollback")
@@ -111,10 +183,6 @@ class Checkpoint:
             _copy(saved, fresh)
             if tree_hash(fresh) != digest:
                 raise StoreError(f"rollback: the copy of {path} does not verify")
-            if path.exists() or path.is_symlink():
-                _exchange(fresh, path)
-                _remove(fresh)
-            else:
-                fresh.rename(path)
+            _replace(fresh, path)
         except OSError as why:
-            raise StoreError(f"rollback of {path}: {why}") from why
+            raise _named(f"rollback of {path}", why) from why

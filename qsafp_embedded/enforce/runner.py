@@ -16,13 +16,13 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._core import crc16
-from .._tables import Opcode
-from ..errors import GuardUnavailable, LeaseRefused, StoreError
+from .._tables import CommandStatus, Opcode
+from ..errors import ConfigError, GuardUnavailable, QsafpError, StoreError
 from ..gate import Gate
 from .hold import Hold, make_hold
 from .rollback import Checkpoint
@@ -30,10 +30,16 @@ from .rollback import Checkpoint
 __all__ = ["Plan", "Runner"]
 
 LOOK_S = 0.1
+ANSWER_S = 2.0
+RETRY_S = 1.0
+HOOK_S = 30.0
+END_S = 2.0
+NAME_MAX = 32
 REGISTER, DRAINED, CHECKPOINT, WAIT, REPORT = range(5)
 ORDER_DRAIN, ORDER_FREEZE, ORDER_THAW, ORDER_KILL, ORDER_ROLLBACK = range(1, 6)
 STEP_ROLLBACK = 4
 EX_TEMPFAIL = 75
+HELD_BY = {"cgroup": "a cgroup", "signals": "signals: no rights over cgroups here, and a process that makes its own session escapes"}
 
 
 @dataclass(frozen=True)
@@ -48,25 +54,22 @@ class Plan:
     store: Path = field(default_factory=lambda: Path.home() / ".local/state/qsafp")
 
 
+class _Busy(GuardUnavailable):
+    """Too many records of this user in this second."""
+
+
 def _say(text: str) -> None:
     print(f"qsafp run: {text}", file=sys.stderr, flush=True)
 
 
 class _Orders:
-    """The workload's registration with the guard, and the orders that come back."""
+    """The workload's connection to the guard: registrations, reports, and the orders that come back."""
 
-    def __init__(self, gate: Gate, name: str, fds: list[int]) -> None:
+    def __init__(self, gate: Gate, look: Callable[[], object]) -> None:
         self.socket, page = gate._connect()
         os.close(page)
-        self._tag = 0
-        self.socket.settimeout(2.0)
-        try:
-            self._send(bytes([REGISTER, 1]) + name.encode()[:32], fds)
-            self.id = self._answer()[0]
-        except (OSError, IndexError) as why:
-            self.socket.close()
-            raise GuardUnavailable(f"the guard did not take the workload: {why}") from why
-        self.wait()
+        self._tag, self._look = 0, look
+        self.socket.settimeout(ANSWER_S)
 
     def _send(self, payload: bytes, fds: Sequence[int] = ()) -> None:
         self._tag = self._tag % 255 + 1
@@ -75,9 +78,30 @@ class _Orders:
 
     def _answer(self) -> bytes:
         answer = self.socket.recv(2048)
-        if len(answer) < 7 or answer[2]:
-            raise GuardUnavailable(f"the guard refused the workload (status {answer[2] if len(answer) > 2 else 'end of file'})")
-        return answer[5:-2]
+        status = answer[2] if len(answer) >= 7 else None
+        if status == CommandStatus.OK:
+            return answer[5:-2]
+        raise _Busy if status == CommandStatus.RATE_LIMITED else GuardUnavailable(f"the guard refused the workload (status {status})")
+
+    def ask(self, payload: bytes, fds: Sequence[int] = ()) -> bytes:
+        """Say something and return the answer; no order may be awaited meanwhile.
+
+        Others of our user may use up the guard's patience for a second; a page that closes meanwhile is seen.
+        """
+        end = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                self._send(payload, fds)
+                while not select.select([self.socket], [], [], LOOK_S)[0]:
+                    self._look()
+                    if time.monotonic() > end:
+                        raise GuardUnavailable(f"no answer in {ANSWER_S:g} s")
+                return self._answer()
+            except _Busy:
+                self._look()
+                if time.monotonic() > end:
+                    raise
+                time.sleep(LOOK_S)
 
     def wait(self) -> None:
         """Ask for the next order; it arrives when there is one."""
@@ -87,57 +111,74 @@ class _Orders:
         """Read the order that arrived; raises GuardUnavailable at end of file."""
         return self._answer()[0]
 
-    def tell(self, payload: bytes) -> None:
-        """Say something and read the acknowledgement; no order may be awaited meanwhile."""
-        self._send(payload)
-        self._answer()
-
 
 class Runner:
     """Runs one command under one gate until it ends, is stopped for good, or we are told to end."""
 
     def __init__(self, gate: Gate, plan: Plan) -> None:
+        """Make the hold; raises ConfigError for a name that is none."""
         self.gate, self.plan = gate, plan
-        self.name = (plan.name or Path(plan.command[0]).name)[:32]
+        self.name = (plan.name or Path(plan.command[0]).name)[:NAME_MAX]
+        if not self.name or "/" in self.name or len(self.name.encode()) > NAME_MAX or self.name.startswith("."):
+            raise ConfigError(f"{self.name!r} is no name for a workload: up to {NAME_MAX} bytes, no slash, no dot in front")
         self.hold: Hold = make_hold(self.name)
         self.checkpoint = Checkpoint(plan.checkpoint, plan.store / f"{gate.lease}-{self.name}")
         self.child: subprocess.Popen[bytes] | None = None
         self.pidfd = -1
         self.orders: _Orders | None = None
-        self.frozen = self.killed = False
+        self.frozen = self.killed = self.rolled_back = False
         self.ending = 0
+        self._taken, self._not_before = bytes(32), 0.0
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # ---- starting ----
 
+    def _prepare(self) -> None:
+        if self.plan.checkpoint:
+            if self.checkpoint.recover():
+                _say("ended a rollback that was cut")
+            self._taken = self.checkpoint.take()
+
     def _start(self) -> None:
-        if self.plan.checkpoint and not self.checkpoint.hashes:
-            self.checkpoint.take()
+        if self.killed and not self.rolled_back:  # the guard died between the two orders
+            self._rollback()
+            if self.ending:
+                return
         self.hold.freeze(False)  # a cgroup stays frozen after a kill, and the child would stop before its exec
-        self.frozen = self.killed = False
+        self.frozen = self.killed = self.rolled_back = False
         try:
             self.child = subprocess.Popen(self.plan.command, preexec_fn=self.hold.enter, start_new_session=True)
-        except OSError as why:
-            raise StoreError(f"{self.plan.command[0]}: {why.strerror}") from why
+        except (OSError, subprocess.SubprocessError) as why:
+            raise StoreError(f"{self.plan.command[0]}: {getattr(why, 'strerror', None) or why}") from why
         self.hold.started(self.child.pid)
         if self.pidfd >= 0:
             os.close(self.pidfd)
         self.pidfd = os.pidfd_open(self.child.pid)
+        _say(f"started {self.name} (pid {self.child.pid}, held by {HELD_BY[self.hold.kind]})")
         self._register()
-        _say(f"started {self.name} (pid {self.child.pid}, held by {self.hold.kind})")
 
     def _register(self) -> None:
+        """Tell the guard what it may freeze and kill; without one the page decides alone, and it is closed."""
+        try:
+            self.orders = self.orders or _Orders(self.gate, self._hold_if_closed)
+            self.orders.ask(bytes([REGISTER, 1]) + self.name.encode(), [self.pidfd, *self.hold.fds()])
+            if self.plan.checkpoint:
+                self.orders.ask(bytes([CHECKPOINT]) + bytes(8) + self._taken)
+            self.orders.wait()
+        except (OSError, QsafpError) as why:
+            self._lost(f"holding {self.name} without the guard's orders: {why}")
+
+    def _lost(self, why: str) -> None:
         if self.orders is not None:
             self.orders.socket.close()
-        self.orders = None
-        with contextlib.suppress(OSError, LeaseRefused):  # no guard: the page decides, and it is closed
-            self.orders = _Orders(self.gate, self.name, [self.pidfd, *self.hold.fds()])
+        self.orders, self._not_before = None, time.monotonic() + RETRY_S
+        _say(why)
 
     def _wait_for_lease(self) -> bool:
         if not self.gate:
             _say(f"waiting: {self.gate._refusal()}")
         while not self.ending:
-            if self.gate.wait(0.5):
+            if self.gate.wait(LOOK_S):
                 return True
         return False
 
@@ -156,70 +197,83 @@ class Runner:
             _say(f"resumed {self.name}")
 
     def _rollback(self) -> None:
-        begun, result = time.monotonic_ns(), 0
-        if self.child is not None:
-            self.child.wait()
+        begun, failed = time.monotonic_ns(), False
         try:
+            self._end_child()
             self.checkpoint.restore()
         except StoreError as why:
-            result = 1
+            failed = True
             _say(str(why))
+        self.rolled_back = True
         spent = time.monotonic_ns() - begun
         if self.plan.checkpoint:
             done = f"rolled back {len(self.plan.checkpoint)} paths in {spent / 1e6:.1f} ms"
-            _say("rollback failed: nothing is restarted" if result else done)
-        if self.plan.on_stop:
-            ended = subprocess.run(self.plan.on_stop, check=False)
-            _say(f"on_stop ended with {ended.returncode}")
-        if self.orders is not None:
-            self.orders.tell(struct.pack("<BBQB", REPORT, STEP_ROLLBACK, spent, result))
-        if result or not self.plan.restart:
+            _say("rollback failed: nothing is restarted" if failed else done)
+        self._hook()
+        if failed or not self.plan.restart:
             self.ending = EX_TEMPFAIL
+        if self.orders is not None:
+            self.orders.ask(struct.pack("<BBQB", REPORT, STEP_ROLLBACK, spent, failed))
+
+    def _end_child(self) -> None:
+        """All of it: a signal of the guard's reaches one process group, and a program may have made more."""
+        self.hold.kill()
+        if self.child is not None:
+            self.child.wait()
+        self.hold.await_end()
+
+    def _hook(self) -> None:
+        if not self.plan.on_stop:
+            return
+        try:
+            ended = subprocess.run(self.plan.on_stop, check=False, timeout=HOOK_S)
+            _say(f"on_stop ended with {ended.returncode}")
+        except (OSError, subprocess.TimeoutExpired) as why:
+            _say(f"on_stop: {why}")
 
     def _obey(self) -> None:
         assert self.orders is not None
         try:
             order = self.orders.next()
             if order == ORDER_DRAIN:  # a program that asks nothing has no batch that we could wait for
-                self.orders.tell(bytes([DRAINED]))
+                self.orders.ask(bytes([DRAINED]))
             elif order == ORDER_FREEZE:
-                self.frozen = True
-                _say(f"held {self.name}: {self.gate._refusal()}")
+                self._freeze()
             elif order == ORDER_KILL:
                 self.killed, self.frozen = True, False
             elif order == ORDER_ROLLBACK:
                 self._rollback()
+            elif order == ORDER_THAW and self.killed:
+                if not self.ending:
+                    self._start()
+                return  # registered anew, and waiting
             elif order == ORDER_THAW:
-                self._resume()
-                return  # registered anew, or resumed with a wait of its own
+                self._thaw()
             self.orders.wait()
-        except (OSError, GuardUnavailable):
-            self.orders.socket.close()
-            self.orders = None
+        except (OSError, GuardUnavailable) as why:
+            if isinstance(why, StoreError):
+                raise
+            self._lost(f"the guard is gone: {why}")
 
-    def _resume(self) -> None:
-        if self.killed and not self.ending:
-            self._start()
-        elif self.orders is not None:
-            self.frozen = False
-            _say(f"resumed {self.name}")
-            self.orders.wait()
+    def _hold_if_closed(self) -> bool:
+        if self.gate:
+            return False
+        if not self.killed and self.child is not None and self.child.poll() is None:
+            self._freeze()
+        return True
 
     def _look(self) -> None:
-        """Our own look at the page: a dead or stopped guard holds the workload too."""
-        if self.gate:
-            if self.orders is None:
-                if self.killed:
-                    self._start()
-                else:
-                    self._thaw()
-                    self._register()
-        elif not self.killed and self.child is not None and self.child.poll() is None and self._unguarded():
-            self._freeze()
-
-    def _unguarded(self) -> bool:
-        """True if no guard orders us: none took the registration, its socket closed, or it armed the page and does not run."""
-        return self.orders is None or not self.gate.info().attached or bool(self.gate._fields()["armed"])
+        """Our own look at the page: a dead, stopped or slow guard holds the workload too."""
+        if self._hold_if_closed():
+            return
+        if self.orders is None and time.monotonic() >= self._not_before:
+            if self.killed:
+                self._start()
+            else:
+                self._register()
+        if not self.killed:
+            self._thaw()
+        self._hold_if_closed()  # it may have closed between the look and the thaw
 
     # ---- the loop ----
 
@@ -228,28 +282,49 @@ class Runner:
         os.write(self._pipe[1], b"x")
 
     def run(self) -> int:
-        """Run until the end; returns the exit status: the command's own, 75 if it was stopped for good, 128 + signal."""
+        """Run until the end; returns the exit status: the command's own, 75 if it was stopped for good, 128 + signal.
+
+        Raises: StoreError if the command cannot be started, or its checkpoint not be taken.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         try:
             if self._wait_for_lease():
+                self._prepare()
                 self._start()
                 self._loop()
+            self._ask_to_end()
         finally:
             self.hold.close()
             if self.orders is not None:
                 self.orders.socket.close()
-        if self.child is not None and not self.ending:
-            return self.child.wait()
-        return self.ending
+        return self.ending or self._status()
+
+    def _status(self) -> int:
+        code = self.child.wait() if self.child is not None else 0
+        return code if code >= 0 else 128 - code
+
+    def _ask_to_end(self) -> None:
+        """Pass our signal on; what does not end by itself is killed with the hold."""
+        if self.ending <= 128 or self.child is None or self.frozen or self.killed:
+            return
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(self.child.pid, self.ending - 128)
+            self.child.wait(END_S)
+
+    def _ended(self) -> bool:
+        """True once the command ended by itself; a kill while the gate is closed was the guard's doing."""
+        assert self.child is not None
+        code = self.child.poll()
+        if code is None or self.killed:
+            return False
+        if code != -signal.SIGKILL or (self.gate and not self.frozen):
+            return True
+        self.killed = True
+        return False
 
     def _loop(self) -> None:
-        while not self.ending:
-            assert self.child is not None
-            if self.child.poll() is not None and not self.killed:
-                if not self.frozen and self.gate:
-                    return
-                self.killed = True  # killed with the gate closed: the guard's doing
+        while not self.ending and not self._ended():
             watch = [self._pipe[0]] + ([self.orders.socket.fileno()] if self.orders else []) + ([] if self.killed else [self.pidfd])
             ready, _, _ = select.select(watch, [], [], LOOK_S)
             if self.orders is not None and self.orders.socket.fileno() in ready:

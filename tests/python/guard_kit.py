@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import mmap
 import os
 import secrets
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +26,7 @@ from typing import Any
 from validator_kit import Quorum, quorum
 
 from qsafp_embedded import Gate, cose
-from qsafp_embedded._core import Tag, cbor_dumps, cbor_loads, crc16, record_decode, sha256
+from qsafp_embedded._core import Tag, cbor_dumps, cbor_loads, crc16, now_ns, record_decode, sha256
 from qsafp_embedded._tables import Event, Refusal, RefusalClass
 from qsafp_embedded.client import GuardClient, PacketWire
 
@@ -202,6 +207,63 @@ class Wire:
         self.wire.close()
 
 
+class FakeGuard:
+    """A page that a test opens and closes, and a socket whose answers to workload commands a test chooses."""
+
+    def __init__(self, root: Path, answer: Callable[[bytes], bytes | None]) -> None:
+        (root / "main").mkdir(parents=True, exist_ok=True)
+        self.answer, self.heard, self._stop = answer, [], threading.Event()
+        self.fd = os.memfd_create("page", os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, 4096)
+        self.page = mmap.mmap(self.fd, 4096)
+        fcntl.fcntl(self.fd, 1033, 0x0002 | 0x0004 | 0x0010)
+        self.page[:4] = b"QGP1"
+        struct.pack_into("<Q", self.page, 32, 2**62)
+        self.server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.server.bind(str(root / "main/gate.sock"))
+        self.server.listen(8)
+        self.threads = [threading.Thread(target=self._accept, daemon=True)]
+        self.threads[0].start()
+
+    def open(self, is_open: bool) -> None:
+        """Arm the page for ten minutes, or not."""
+        struct.pack_into("<Q", self.page, 16, now_ns() + 600_000_000_000)
+        struct.pack_into("<I", self.page, 4, 0x5A3C96E1 if is_open else 1)
+
+    def _accept(self) -> None:
+        while not self._stop.is_set():
+            try:
+                client, _ = self.server.accept()
+            except OSError:
+                return
+            socket.send_fds(client, [b"QGP1\1\0\0\0"], [self.fd])
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            while packet := client.recv(4096):
+                self.heard.append(packet)
+                answer = self.answer(packet)
+                if answer is None:
+                    return
+                if answer:
+                    client.send(answer)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._stop.set()
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        self.threads[0].join(LIMIT_S)
+        os.close(self.fd)
+
+
+def answer(packet: bytes, status: int, payload: bytes = b"") -> bytes:
+    """A whole answer frame to a command."""
+    body = struct.pack("<BBBH", 0xA5, packet[0], status, len(payload)) + payload
+    return body + struct.pack("<H", crc16(body))
+
+
 def frame(opcode: int, payload: bytes = b"", tag: int = 1) -> bytes:
     """A whole command frame."""
     head = struct.pack("<BBH", tag, opcode, len(payload)) + payload
@@ -213,4 +275,4 @@ def random_bytes(n: int) -> bytes:
     return secrets.token_bytes(n)
 
 
-__all__ = ["FAST", "LIMIT_S", "MODEL", "Device", "Tag", "Wire", "frame", "random_bytes", "short_dir", "until"]
+__all__ = ["FAST", "LIMIT_S", "MODEL", "Device", "FakeGuard", "Tag", "Wire", "answer", "frame", "random_bytes", "short_dir", "until"]
