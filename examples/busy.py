@@ -11,5 +11,7 @@ if len(sys.argv) != 2:
     sys.exit("usage: busy.py FILE")
 state = Path(sys.argv[1])
 while True:
-    state.write_text(str(int(state.read_text()) + 1))
+    new = state.with_suffix(".new")
+    new.write_text(str(int(state.read_text()) + 1))
+    new.replace(state)
     time.sleep(0.01)

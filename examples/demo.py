@@ -219,7 +219,7 @@ class Demo:
             log = list(guard.records())
         self.view.over.set()
         s.stop("guard")
-        keep(s, log, self.figures)
+        keep(s, log)
         begun = now_ns()
         audit_verify(b"".join(log[1:]), log[0][208:240])
         self.figure("log verified, per record", (now_ns() - begun) / len(log), "ns")
@@ -248,7 +248,7 @@ def consented(stage: Stage, index: int) -> bool:
     return True
 
 
-def keep(stage: Stage, log: list[bytes], figures: dict[str, object]) -> None:
+def keep(stage: Stage, log: list[bytes]) -> None:
     """Copy what proves the run to ``build/demo``."""
     (OUT / "leases").mkdir(parents=True)
     (OUT / "log.bin").write_bytes(b"".join(log))
@@ -261,7 +261,6 @@ def keep(stage: Stage, log: list[bytes], figures: dict[str, object]) -> None:
         if name in serials:
             (OUT / "leases" / f"{serials[name]:06d}.cbor").write_bytes(evidence[at + 40 : at + 40 + size])
         at += 40 + size
-    (OUT / "figures.json").write_text(json.dumps(figures, indent=1))
 
 
 def outside(where: Path, *, good: bool) -> None:
