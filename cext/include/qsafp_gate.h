@@ -30,8 +30,11 @@ typedef struct {
     uint8_t lease_id[16];
 } qsafp_gate_page_t;
 
-_Static_assert(sizeof(qsafp_gate_page_t) == 128, "the page is a wire format");
-_Static_assert(offsetof(qsafp_gate_page_t, seq) == 60, "the page is a wire format");
+#ifdef __cplusplus
+static_assert(sizeof(qsafp_gate_page_t) == 128 && offsetof(qsafp_gate_page_t, seq) == 60, "the page is a wire format");
+#else
+_Static_assert(sizeof(qsafp_gate_page_t) == 128 && offsetof(qsafp_gate_page_t, seq) == 60, "the page is a wire format");
+#endif
 
 /* I1: open only while armed and the deadline lies ahead, inside the window. */
 static inline bool qsafp_gate_open(uint32_t armed, uint64_t deadline, uint64_t window, uint64_t now)
