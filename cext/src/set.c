@@ -7,12 +7,39 @@
 
 enum { ENDPOINTS_MAX = 4, PINS_MAX = 4, SET_KEYS_MAX = 4, MLDSA65_PK = 1952 };
 
-static uint64_t count_upto(qsafp_cbor_r *r, uint64_t max)
-{
-    uint64_t n = qsafp_cbor_head(r, QSAFP_CBOR_ARRAY);
-    shape_want(r, n <= max);
-    return r->err ? 0 : n;
-}
+#define AT(field) offsetof(qsafp_set_t, field)
+
+static const item_t DOCUMENT_FIRST[] = {
+    {0, 0, ITEM_MAP, 8},
+    {1, AT(set_id), ITEM_BSTR, 16},
+    {2, AT(epoch), ITEM_UINT, 8},
+    {3, AT(m), ITEM_UINT, 1},
+    {4, AT(n), ITEM_LIST, QSAFP_VALIDATORS_MAX},
+};
+static const item_t DOCUMENT_LAST[] = {
+    {5, AT(suite), ITEM_UINT, 1},
+    {6, AT(lab), ITEM_BOOL, 1},
+    {7, 0, ITEM_ARRAY, 2},
+    {0, AT(set_k), ITEM_UINT, 1},
+    {0, AT(set_r), ITEM_LIST, SET_KEYS_MAX},
+    {0, AT(set_keys), ITEM_BSTR, 32},
+    {8, 0, ITEM_MAP, 1},
+    {1, AT(max_duration_ms), ITEM_UINT, 8},
+};
+
+/* [index, [endpoint], [SPKI hash], ed25519 / null, mldsa65 / null] */
+typedef struct { uint8_t index, count, pins[PINS_MAX][32]; qsafp_bytes ed25519, mldsa65; } entry_t;
+
+static const item_t VALIDATOR[] = {
+    {0, 0, ITEM_ARRAY, 5},
+    {0, offsetof(entry_t, index), ITEM_UINT, 1},
+    {0, offsetof(entry_t, count), ITEM_LIST, ENDPOINTS_MAX},
+    {0, 0, ITEM_TEXT, 0},
+    {0, offsetof(entry_t, count), ITEM_LIST, PINS_MAX},
+    {0, offsetof(entry_t, pins), ITEM_BSTR, 32},
+    {0, offsetof(entry_t, ed25519), ITEM_VIEW, 1},
+    {0, offsetof(entry_t, mldsa65), ITEM_VIEW, 1},
+};
 
 static void kid_of(uint8_t kid[8], const uint8_t *pk, size_t len)
 {
@@ -21,42 +48,22 @@ static void kid_of(uint8_t kid[8], const uint8_t *pk, size_t len)
     memcpy(kid, h, 8);
 }
 
-/* [index, [endpoint], [SPKI hash], ed25519 / null, mldsa65 / null] */
-static void get_validator(qsafp_cbor_r *r, qsafp_validator_t *v, uint64_t index, unsigned suite)
+/* Returns the suite that the keys of this validator make. */
+static unsigned get_validator(qsafp_cbor_r *r, qsafp_validator_t *v, unsigned index)
 {
-    shape_want(r, qsafp_cbor_head(r, QSAFP_CBOR_ARRAY) == 5 && qsafp_cbor_head(r, QSAFP_CBOR_UINT) == index);
-    for (uint64_t n = count_upto(r, ENDPOINTS_MAX); n; n--)
-        (void)qsafp_cbor_tstr(r);
-    for (uint64_t n = count_upto(r, PINS_MAX); n; n--)
-        shape_want(r, qsafp_cbor_bstr(r).len == 32);
-    if (!qsafp_cbor_null(r)) {
-        shape_want(r, suite != QSAFP_SUITE_MLDSA65);
-        qsafp_cbor_fixed(r, v->ed25519, sizeof v->ed25519);
-        kid_of(v->kid_ed, v->ed25519, sizeof v->ed25519);
-    } else {
-        shape_want(r, suite == QSAFP_SUITE_MLDSA65);
-    }
-    if (!qsafp_cbor_null(r)) {
-        qsafp_bytes pk = qsafp_cbor_bstr(r);
-        shape_want(r, pk.len == MLDSA65_PK && suite != QSAFP_SUITE_ED25519);
-        v->mldsa65 = pk.p;
-        if (!r->err)
-            kid_of(v->kid_ml, pk.p, pk.len);
-    } else {
-        shape_want(r, suite == QSAFP_SUITE_ED25519);
-    }
-}
-
-/* [k, [set key]] */
-static void get_set_keys(qsafp_cbor_r *r, qsafp_set_t *s)
-{
-    shape_want(r, qsafp_cbor_head(r, QSAFP_CBOR_ARRAY) == 2);
-    uint64_t k = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
-    s->set_k = (uint8_t)k;
-    s->set_r = (uint8_t)count_upto(r, SET_KEYS_MAX);
-    for (unsigned i = 0; i < s->set_r; i++)
-        qsafp_cbor_fixed(r, s->set_keys[i], sizeof s->set_keys[i]);
-    shape_want(r, k >= 1 && k <= s->set_r);
+    entry_t e;
+    shape_get(r, ROWS(VALIDATOR), &e);
+    shape_want(r, e.index == index && (!e.ed25519.p || e.ed25519.len == 32) && (!e.mldsa65.p || e.mldsa65.len == MLDSA65_PK));
+    if (r->err)
+        return 0;
+    v->mldsa65 = e.mldsa65.p;
+    if (e.mldsa65.p)
+        kid_of(v->kid_ml, e.mldsa65.p, MLDSA65_PK);
+    if (!e.ed25519.p)
+        return QSAFP_SUITE_MLDSA65;
+    memcpy(v->ed25519, e.ed25519.p, 32);
+    kid_of(v->kid_ed, e.ed25519.p, 32);
+    return e.mldsa65.p ? QSAFP_SUITE_HYBRID : QSAFP_SUITE_ED25519;
 }
 
 static bool same_kid(const uint8_t a[8], const uint8_t b[8])
@@ -104,45 +111,21 @@ static bool keys_differ(const qsafp_set_t *s)
     return true;
 }
 
-typedef struct { qsafp_set_t s; qsafp_bytes validators, keys; } document_t;
-
-#define AT(field) offsetof(document_t, field)
-
-static const item_t DOCUMENT[] = {
-    {0, 0, ITEM_MAP, 8},
-    {1, AT(s.set_id), ITEM_BSTR, 16},
-    {2, AT(s.epoch), ITEM_UINT, 8},
-    {3, AT(s.m), ITEM_UINT, 1},
-    {4, AT(validators), ITEM_ANY, 0},
-    {5, AT(s.suite), ITEM_UINT, 1},
-    {6, AT(s.lab), ITEM_BOOL, 1},
-    {7, AT(keys), ITEM_ANY, 0},
-    {8, 0, ITEM_MAP, 1},
-    {1, AT(s.max_duration_ms), ITEM_UINT, 8},
-};
-
-static void get_validators(qsafp_cbor_r *r, qsafp_set_t *s)
-{
-    s->n = (uint8_t)count_upto(r, QSAFP_VALIDATORS_MAX);
-    for (unsigned i = 0; i < s->n; i++)
-        get_validator(r, &s->v[i], i, s->suite);
-    shape_want(r, 2 * s->m > s->n && s->m <= s->n);
-}
-
-static int parse(document_t *d, qsafp_bytes payload)
+static int parse(qsafp_set_t *s, qsafp_bytes payload)
 {
     qsafp_cbor_r r = qsafp_cbor_reader(payload.p, payload.len);
-    shape_get(&r, ROWS(DOCUMENT), d);
-    shape_want(&r, d->s.suite >= QSAFP_SUITE_ED25519 && d->s.suite <= QSAFP_SUITE_HYBRID);
-    if (qsafp_cbor_done(&r))
-        return qsafp_cbor_done(&r);
-    qsafp_cbor_r validators = qsafp_cbor_reader(d->validators.p, d->validators.len);
-    get_validators(&validators, &d->s);
-    qsafp_cbor_r keys = qsafp_cbor_reader(d->keys.p, d->keys.len);
-    get_set_keys(&keys, &d->s);
-    if (validators.err || keys.err)
-        return QSAFP_E_MALFORMED;
-    return keys_differ(&d->s) ? 0 : QSAFP_E_DUPLICATE_SIGNER;
+    unsigned some = 0, all = QSAFP_SUITE_HYBRID;
+    memset(s, 0, sizeof *s);
+    shape_get(&r, ROWS(DOCUMENT_FIRST), s);
+    for (unsigned i = 0; i < s->n; i++) {
+        unsigned suite = get_validator(&r, &s->v[i], i);
+        some |= suite;
+        all &= suite;
+    }
+    shape_get(&r, ROWS(DOCUMENT_LAST), s);
+    shape_want(&r, some == s->suite && all == s->suite && s->set_k >= 1 && s->set_k <= s->set_r && 2 * s->m > s->n && s->m <= s->n);
+    int err = qsafp_cbor_done(&r);
+    return err || keys_differ(s) ? err : QSAFP_E_DUPLICATE_SIGNER;
 }
 
 /* The set key with this kid that verifies, as a bit, or 0. */
@@ -183,27 +166,26 @@ static int count_signers(signers_t *who, qsafp_cbor_r *sigs, uint64_t count, qsa
 
 int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_set_io_t *io)
 {
-    document_t d;
+    qsafp_set_t s;
     qsafp_bytes payload;
     qsafp_cbor_r sigs;
     uint64_t count = 0;
-    memset(&d, 0, sizeof d);
     if (doc.len > QSAFP_SET_MAX)
         return QSAFP_E_TOO_LARGE;
     int err = qsafp_sign_parse(&payload, &sigs, &count, doc.p, doc.len);
     if (!err)
-        err = parse(&d, payload);
-    if (!err && old && (d.s.epoch != old->epoch + 1 || memcmp(d.s.set_id, old->set_id, sizeof d.s.set_id) != 0))
+        err = parse(&s, payload);
+    if (!err && old && (s.epoch != old->epoch + 1 || memcmp(s.set_id, old->set_id, sizeof s.set_id) != 0))
         err = QSAFP_E_WRONG_EPOCH;
-    if (!err && old && !follows(&d.s, old))
+    if (!err && old && !follows(&s, old))
         err = QSAFP_E_RANGE;
     if (err)
         return err;
-    signers_t who = {.now = &d.s, .old = old};
+    signers_t who = {.now = &s, .old = old};
     err = count_signers(&who, &sigs, count, payload, io);
-    if (!err && (bit_count(who.by_now) < d.s.set_k || (old && bit_count(who.by_old) < old->set_k)))
+    if (!err && (bit_count(who.by_now) < s.set_k || (old && bit_count(who.by_old) < old->set_k)))
         err = QSAFP_E_TOO_FEW;
     if (!err)
-        *out = d.s;
+        *out = s;
     return err;
 }

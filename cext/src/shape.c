@@ -34,8 +34,18 @@ static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
         return;
     case ITEM_VIEW:
     case ITEM_ANY:
-        b = row->kind == ITEM_VIEW ? qsafp_cbor_bstr(r) : qsafp_cbor_skip(r);
+        if (row->kind == ITEM_ANY)
+            b = qsafp_cbor_skip(r);
+        else if (row->size && qsafp_cbor_null(r))
+            b = (qsafp_bytes){0, 0};
+        else
+            b = qsafp_cbor_bstr(r);
         __builtin_memcpy(to, &b, sizeof b);
+        return;
+    case ITEM_LIST:
+        v = qsafp_cbor_head(r, QSAFP_CBOR_ARRAY);
+        shape_want(r, v <= row->size);
+        *to = (uint8_t)(r->err ? 0 : v);
         return;
     case ITEM_INT:
         v = (uint64_t)qsafp_cbor_int(r);
@@ -53,10 +63,13 @@ static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
 
 void shape_get(qsafp_cbor_r *r, const item_t *row, size_t rows, void *to)
 {
+    uint8_t *at, times = 1;
     for (; rows--; row++) {
         if (row->key)
             shape_want(r, qsafp_cbor_int(r) == row->key); /* in the order of the table, which rises */
-        get_item(r, row, (uint8_t *)to + row->at);
+        for (at = (uint8_t *)to + row->at; times; times--, at += row->size)
+            get_item(r, row, at);
+        times = row->kind == ITEM_LIST ? ((uint8_t *)to)[row->at] : 1;
     }
 }
 

@@ -17,8 +17,9 @@ enum {
     ITEM_MAP = QSAFP_CBOR_MAP,
     ITEM_TAG = QSAFP_CBOR_TAG,
     ITEM_BOOL = QSAFP_CBOR_SIMPLE,
-    ITEM_VIEW,                     /* qsafp_bytes of a byte string; written as null where its p is 0 */
+    ITEM_VIEW,                     /* qsafp_bytes of a byte string; written as null where its p is 0, read so if `size` is 1 */
     ITEM_ANY,                      /* qsafp_bytes of one whole item; read only */
+    ITEM_LIST,                     /* an array of at most `size`, counted in a byte; the next row, if any, is read for each; read only */
 };
 
 /* key 0: no key, an array element or a header. */
