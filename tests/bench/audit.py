@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the log costs: append, durability, verification."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from pathlib import Path
+
+import floors
+from frame import ROUNDS, Bench, Pinned, at, interleave, median, subject
+from frame import floors as c_floors
+from places import place
+
+KEYS = (
+    "audit.append_ns",
+    "audit.append_python_ns",
+    "audit.durable_ratio",
+    "audit.single_durable_ratio",
+    "audit.verify_ns_per_record",
+    "audit.verify_linear_ratio",
+)
+BURST = 512
+RING = 1040 * 256
+
+
+def file_system(path: Path) -> str:
+    """Type of the file system that holds ``path``."""
+    best = ("", "")
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, *_ = line.split()
+        if (path == Path(where) or Path(where) in path.parents) and len(where) >= len(best[0]):
+            best = (where, kind)
+    return best[1]
+
+
+def measure(b: Bench) -> None:
+    """All keys of this area that are wanted."""
+    with place("log") as folder:
+        if file_system(folder) == "tmpfs":
+            b.problems |= dict.fromkeys(set(KEYS[:4]) & b.wanted, "the checkout lies on tmpfs, where durability costs nothing")
+        else:
+            if b.wants("audit.append_ns"):
+                _append(b, folder)
+            if b.wants("audit.append_python_ns"):
+                _append_python(b, folder)
+            if b.wants("audit.durable_ratio"):
+                _durable(b, folder)
+            if b.wants("audit.single_durable_ratio"):
+                _single(b, folder)
+        if b.wants("audit.verify_ns_per_record", "audit.verify_linear_ratio"):
+            _verify(b, folder)
+
+
+def _new_log(folder: Path, name: str) -> ctypes.c_void_p:
+    (folder / name).mkdir()
+    log = subject().subject_log_open(ctypes.c_char_p(str(folder / name).encode()))
+    if not log:
+        raise RuntimeError("the log cannot be made")
+    return ctypes.c_void_p(log)
+
+
+def _append(b: Bench, folder: Path) -> None:
+    lib, log = subject(), _new_log(folder, "append")  # its writer was started before this thread is pinned
+    bursts = max(1, b.n("audit.append_ns") // ROUNDS // BURST)
+
+    def round_() -> float:
+        ns = []
+        for _ in range(bursts):
+            took = lib.subject_log_burst(log, BURST)
+            if took < 0 or lib.subject_log_drain(log):
+                raise RuntimeError("append failed")
+            ns.append(took / BURST)
+        return median(ns)
+
+    with Pinned(0):
+        p = interleave(round_, floors.four_blocks_ns)
+    lib.subject_log_close(log)
+    b.beside("audit.four_blocks_ns", median(p.floor), "ns", samples=p.floor)
+    limit = 1.3 * median(p.floor)
+    notes = [*p.notes(), "one LOG_PRUNED record per 16 is part of it"]
+    b.put("audit.append_ns", median(p.subject), samples=p.subject, n=bursts * BURST * ROUNDS, limit=limit, ratio=p.ratio, notes=notes)
+
+
+def _append_python(b: Bench, folder: Path) -> None:
+    b.problems["audit.append_python_ns"] = "the Python package has no call that appends in this process"
+
+
+def _durable(b: Bench, folder: Path) -> None:
+    lib, (bare, _), seconds = subject(), c_floors(), b.n("audit.durable_ratio")
+    log = _new_log(folder, "durable")
+    export = os.open(folder / "export", os.O_RDWR | os.O_CREAT, 0o600)
+    ring = os.open(folder / "ring", os.O_RDWR | os.O_CREAT, 0o600)
+    os.posix_fallocate(ring, 0, 4 * 65536)
+    turns = 5
+    part = ctypes.c_uint64(seconds * 10**9 // turns)
+
+    def again(fd: int) -> int:
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    pairs = []
+    for _ in range(turns):
+        floor = bare.floor_durable_rate(ring, again(export), part, ctypes.c_uint64(4 * 65536))
+        pairs.append((lib.subject_log_rate(log, again(export), part), floor))
+    lib.subject_log_close(log)
+    for fd in (export, ring):
+        os.close(fd)
+    if min(min(p) for p in pairs) <= 0:
+        raise RuntimeError(f"writing failed: {pairs}")
+    ratios = [s / f for s, f in pairs]
+    b.beside("audit.durable_floor_mb_s", median([f for _, f in pairs]) / 1e6, "MB/s", samples=[f / 1e6 for _, f in pairs])
+    b.beside("audit.durable_mb_s", median([s for s, _ in pairs]) / 1e6, "MB/s", samples=[s / 1e6 for s, _ in pairs])
+    b.put("audit.durable_ratio", median(ratios), samples=ratios, n=seconds, limit=0.6, above=True)
+
+
+def _single(b: Bench, folder: Path) -> None:
+    lib, (bare, _), n = subject(), c_floors(), b.n("audit.single_durable_ratio")
+    log = _new_log(folder, "single")
+    ring = os.open(folder / "single.ring", os.O_RDWR | os.O_CREAT, 0o600)
+    os.pwrite(ring, bytes(RING), 0)
+    os.fsync(ring)
+    mine, floor = [], []
+    part = max(1, n // 10)
+    out = (ctypes.c_uint64 * part)()
+    for _ in range(10):
+        if bare.floor_write_sync(ring, ctypes.c_uint64(part), 256, out):
+            raise RuntimeError("writing failed")
+        floor += [v / 1e3 for v in out]
+        if lib.subject_log_single(log, ctypes.c_uint64(part), out):
+            raise RuntimeError("append failed")
+        mine += [v / 1e3 for v in out]
+    lib.subject_log_close(log)
+    os.close(ring)
+    b.beside("audit.pwrite_fdatasync_us", median(floor), "us", samples=floor)
+    b.beside("audit.single_durable_us", median(mine), "us", samples=mine)
+    notes = [f"p99 ratio {at(mine, 0.99) / at(floor, 0.99):.2f}"]
+    b.put("audit.single_durable_ratio", median(mine) / median(floor), n=n, limit=1.5, notes=notes)
+
+
+def _verify(b: Bench, folder: Path) -> None:
+    lib, n = subject(), b.n("audit.verify_ns_per_record")
+    path = folder / "export.log"
+    with path.open("w+b") as file:
+        os.posix_fallocate(file.fileno(), 0, n * 256)
+        with mmap.mmap(file.fileno(), n * 256) as mapped:
+            records = ctypes.c_char.from_buffer(mapped)
+            base = ctypes.c_void_p(ctypes.addressof(records))
+            lib.subject_chain(base, ctypes.c_uint64(n))
+
+            def per_record(count: int) -> float:
+                took = lib.subject_verify_log(base, ctypes.c_uint64(count))
+                if took < 0:
+                    raise RuntimeError(f"the chain does not verify: {took}")
+                return float(took / count)
+
+            with Pinned(0):
+                p = interleave(lambda: per_record(n), floors.four_blocks_ns)
+                q = interleave(lambda: per_record(n), lambda: per_record(n // 10))
+            del records
+    limit = 1.2 * median(p.floor)
+    b.beside("audit.four_blocks_ns", median(p.floor), "ns", samples=p.floor)
+    b.put("audit.verify_ns_per_record", median(p.subject), samples=p.subject, n=n, limit=limit, ratio=p.ratio, notes=p.notes())
+    b.put("audit.verify_linear_ratio", q.ratio[0], n=n, limit=1.05, ratio=q.ratio)
