@@ -12,7 +12,7 @@ __all__ = ["OPENAPI", "decisions", "devices", "health", "metrics", "pending"]
 
 
 def health(service: Service) -> dict[str, Any]:
-    """Return index, set epoch, LAB mark, and whether the store still takes writes."""
+    """Return index, set epoch, LAB mark, how many polls wait, and whether the store still takes writes."""
     s = service.members
     return {
         "index": service.config.index,
@@ -21,6 +21,7 @@ def health(service: Service) -> dict[str, Any]:
         "n": s.n,
         "lab": s.lab,
         "devices": len(service.devices) + len(service.admitted),
+        "polls": service.waiting_polls,
         "store": "failed" if service.store.failed else "ok",
     }
 
