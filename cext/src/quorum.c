@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Quorum: what validators answered, one vote per index (HW-7, decisions 6 and 8). */
 #include "core.h"
-#include "qsafp_ed25519_edge.h"
-#include "qsafp_mldsa65.h"
 #include "record.h"
 #include "shape.h"
 
@@ -21,25 +19,11 @@ static int signer(const qsafp_set_t *set, const qsafp_cose_sig *s)
     return -1;
 }
 
-typedef struct { const char *aad; bool sign1; qsafp_bytes payload; } what_t;
-
-static int verify(qsafp_t *q, const what_t *what, const qsafp_cose_sig *s, int index)
+static int verify(qsafp_t *q, qsafp_tbs_t *what, const qsafp_cose_sig *s, int index)
 {
     const qsafp_validator_t *v = &q->set.v[index];
-    size_t len = 0;
-    qsafp_tbs_t t = {.aad = what->aad, .sign1 = what->sign1, .protected_ = s->protected_, .payload = what->payload};
-    int err = qsafp_tbs(&t, q->scratch, sizeof q->scratch, &len);
-    if (err)
-        return err;
-    if (s->alg == QSAFP_ALG_MLDSA65) {
-        if (s->sig.len != 3309)
-            return QSAFP_E_BAD_SIGNATURE;
-        qsafp_mldsa65_msg_t m = {.msg = q->scratch, .msg_len = len, .ctx = 0, .ctx_len = 0};
-        return qsafp_mldsa65_verify(v->mldsa65, &m, s->sig.p) ? QSAFP_E_BAD_SIGNATURE : 0;
-    }
-    if (s->sig.len != 64 || !qsafp_ed25519_edge_ok(s->sig.p, v->ed25519))
-        return QSAFP_E_BAD_SIGNATURE;
-    return q->port->verify_ed25519(q->ctx, s->sig.p, v->ed25519, q->scratch, len) ? QSAFP_E_BAD_SIGNATURE : 0;
+    const qsafp_set_io_t io = {.port = q->port, .ctx = q->ctx, .scratch = q->scratch, .cap = sizeof q->scratch};
+    return cose_verify(&io, what, s, s->alg == QSAFP_ALG_MLDSA65 ? v->mldsa65 : v->ed25519);
 }
 
 /* A failed verification: an anomaly record; the vote of that index is gone for this request (requirements note 10). */
@@ -71,7 +55,7 @@ static void count_denial(qsafp_t *q)
 
 /* ---- leases ---- */
 
-static int next_vote(qsafp_t *q, qsafp_cbor_r *sigs, const what_t *what, int *last)
+static int next_vote(qsafp_t *q, qsafp_cbor_r *sigs, qsafp_tbs_t *what, int *last)
 {
     unsigned halves = q->set.suite == QSAFP_SUITE_HYBRID ? 2 : 1;
     int index = -1, bad = 0;
@@ -100,7 +84,7 @@ static int next_vote(qsafp_t *q, qsafp_cbor_r *sigs, const what_t *what, int *la
 }
 
 /* All signatures are looked at, so that every forged one leaves its record. */
-static int count_votes(qsafp_t *q, qsafp_cbor_r *sigs, uint64_t count, const what_t *what)
+static int count_votes(qsafp_t *q, qsafp_cbor_r *sigs, uint64_t count, qsafp_tbs_t *what)
 {
     uint64_t halves = q->set.suite == QSAFP_SUITE_HYBRID ? 2 : 1;
     int last = -1, result = 0;
@@ -185,7 +169,7 @@ static int put_lease(qsafp_t *q, const uint8_t *token, size_t len)
         return err;
     if (payload.len != q->pending.payload_len || memcmp(payload.p, q->pending.payload, payload.len) != 0)
         return QSAFP_E_MISMATCH; /* SAFETY: I2 only bytes this guard proposed */
-    const what_t what = {.aad = "qsafp/1/lease", .sign1 = false, .payload = payload};
+    qsafp_tbs_t what = {.aad = "qsafp/1/lease", .sign1 = false, .payload = payload};
     err = count_votes(q, &sigs, count, &what);
     if (err)
         return err;
@@ -287,7 +271,7 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
     qsafp_cose_sig s;
     answer_t a;
     verdict_t v = {false, false, false};
-    what_t what = {.aad = "qsafp/1/refusal", .sign1 = true};
+    qsafp_tbs_t what = {.aad = "qsafp/1/refusal", .sign1 = true};
     int err = qsafp_sign1_parse(&s, &what.payload, token, len);
     if (err)
         return err;

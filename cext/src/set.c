@@ -2,7 +2,6 @@
 /* The pinned validator set: COSE_Sign by the set keys, k of the old document's and k of the new one's (docs/formats.md). */
 #include <string.h>
 
-#include "qsafp_ed25519_edge.h"
 #include "shape.h"
 
 enum { ENDPOINTS_MAX = 4, PINS_MAX = 4, SET_KEYS_MAX = 4, MLDSA65_PK = 1952 };
@@ -128,63 +127,60 @@ static int parse(qsafp_set_t *s, qsafp_bytes payload)
     return err || keys_differ(s) ? err : QSAFP_E_DUPLICATE_SIGNER;
 }
 
-/* The set key with this kid that verifies, as a bit, or 0. */
-static unsigned signed_by(const qsafp_set_t *s, const qsafp_cose_sig *sig, qsafp_bytes tbs, const qsafp_set_io_t *io)
+typedef struct { const qsafp_set_io_t *io; qsafp_tbs_t what; qsafp_cose_sig sig; } signature_t;
+
+/* Adds the set key with this kid, as a bit, if it verifies. */
+static int count_signer(const qsafp_set_t *s, signature_t *by, unsigned *signers)
 {
     for (unsigned i = 0; i < s->set_r; i++) {
         uint8_t kid[8];
         kid_of(kid, s->set_keys[i], 32);
-        if (memcmp(kid, sig->kid, 8) != 0 || sig->alg != QSAFP_ALG_ED25519 || sig->sig.len != 64)
+        if (memcmp(kid, by->sig.kid, 8) != 0 || by->sig.alg != QSAFP_ALG_ED25519)
             continue;
-        if (qsafp_ed25519_edge_ok(sig->sig.p, s->set_keys[i]) && io->port->verify_ed25519(io->ctx, sig->sig.p, s->set_keys[i], tbs.p, tbs.len) == 0)
-            return 1u << i;
+        int err = cose_verify(by->io, &by->what, &by->sig, s->set_keys[i]);
+        if (!err)
+            *signers |= 1u << i;
+        else if (err != QSAFP_E_BAD_SIGNATURE)
+            return err;
     }
     return 0;
 }
 
-typedef struct { const qsafp_set_t *now, *old; unsigned by_now, by_old; } signers_t;
-
-static int count_signers(signers_t *who, qsafp_cbor_r *sigs, uint64_t count, qsafp_bytes payload, const qsafp_set_io_t *io)
+/* 0 if at least k of the set keys of `s`, and of `old`, signed. */
+static int check_signers(const qsafp_set_t *s, const qsafp_set_t *old, qsafp_cbor_r *sigs, uint64_t count, signature_t *by)
 {
+    unsigned by_new = 0, by_old = 0;
     for (; count; count--) {
-        qsafp_cose_sig sig;
-        size_t len = 0;
-        int err = qsafp_sign_next(&sig, sigs);
+        int err = qsafp_sign_next(&by->sig, sigs);
+        if (!err)
+            err = count_signer(s, by, &by_new);
+        if (!err && old)
+            err = count_signer(old, by, &by_old);
         if (err)
             return err;
-        qsafp_tbs_t t = {.aad = "qsafp/1/set", .sign1 = false, .protected_ = sig.protected_, .payload = payload};
-        err = qsafp_tbs(&t, io->scratch, io->cap, &len);
-        if (err)
-            return err;
-        qsafp_bytes tbs = {io->scratch, len};
-        who->by_now |= signed_by(who->now, &sig, tbs, io);
-        if (who->old)
-            who->by_old |= signed_by(who->old, &sig, tbs, io);
     }
-    return qsafp_cbor_done(sigs);
+    bool enough = bit_count(by_new) >= s->set_k && (!old || bit_count(by_old) >= old->set_k);
+    int err = qsafp_cbor_done(sigs);
+    return err || enough ? err : QSAFP_E_TOO_FEW;
 }
 
 int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_set_io_t *io)
 {
     qsafp_set_t s;
-    qsafp_bytes payload;
+    signature_t by = {.io = io, .what = {.aad = "qsafp/1/set"}};
     qsafp_cbor_r sigs;
     uint64_t count = 0;
     if (doc.len > QSAFP_SET_MAX)
         return QSAFP_E_TOO_LARGE;
-    int err = qsafp_sign_parse(&payload, &sigs, &count, doc.p, doc.len);
+    int err = qsafp_sign_parse(&by.what.payload, &sigs, &count, doc.p, doc.len);
     if (!err)
-        err = parse(&s, payload);
+        err = parse(&s, by.what.payload);
     if (!err && old && (s.epoch != old->epoch + 1 || memcmp(s.set_id, old->set_id, sizeof s.set_id) != 0))
         err = QSAFP_E_WRONG_EPOCH;
     if (!err && old && !follows(&s, old))
         err = QSAFP_E_RANGE;
-    if (err)
-        return err;
-    signers_t who = {.now = &s, .old = old};
-    err = count_signers(&who, &sigs, count, payload, io);
-    if (!err && (bit_count(who.by_now) < s.set_k || (old && bit_count(who.by_old) < old->set_k)))
-        err = QSAFP_E_TOO_FEW;
+    if (!err)
+        err = check_signers(&s, old, &sigs, count, &by);
     if (!err)
         *out = s;
     return err;

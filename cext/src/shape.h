@@ -38,6 +38,8 @@ unsigned bit_count(uint32_t v);
 /* COSE, in token.c: protected header {1: alg, 4: kid}, and COSE_Sign1. */
 typedef struct { int64_t alg; uint8_t kid[8]; } headers_t;
 typedef struct { qsafp_bytes protected_, payload, sig; } sign1_t;
+/* 0, BAD_SIGNATURE, or TOO_LARGE for the scratch; sets what->protected_.  The caller has matched s->alg and the key. */
+QSAFP_MUST_USE int cose_verify(const qsafp_set_io_t *io, qsafp_tbs_t *what, const qsafp_cose_sig *s, const uint8_t *pk);
 extern const item_t SHAPE_HEADERS[3], SHAPE_SIGN1[6];
 
 #endif
