@@ -93,6 +93,8 @@ class Log:
             if data[:4] == b"QAR1" or data[:4] == BLANK[:4]:
                 return cls.of(_slots(data), log_id)
             export = cbor_loads(data)
+            if list(export) != [1, 2, 3] or any(_number(r) != export[2] + i for i, r in enumerate(export[3])):
+                raise AuditError(f"{path}: an export of another shape, or with a record missing", index=0)
             return cls.of(export[3], export[1] if log_id is None else log_id)
         except (FormatError, KeyError, TypeError, ValueError) as why:
             raise AuditError(f"{path}: neither records nor an export of them: {why}", index=0) from why
@@ -117,6 +119,8 @@ class Log:
         first = self.first
         if first == 0 and self.raw[0][208:240] != self.log_id:
             raise AuditError("record 0 is not the beginning of this device's log", index=0)
+        if len(self.raw) > 1 and _number(self.raw[1]) != first + 1:
+            raise AuditError(f"record {first} is not followed by the next", index=first)
         start, prev = (0, bytes(32)) if first == 0 else (1, self.raw[0][208:240])
         try:
             return audit_verify(b"".join(self.raw[start:]), prev)

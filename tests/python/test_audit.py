@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qsafp_embedded._core import cbor_dumps
 from qsafp_embedded._tables import Event, Reason
 from qsafp_embedded.audit import Log, Record
 from qsafp_embedded.errors import AuditError, StoreError
@@ -113,3 +114,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_an_empty_log_verifies_nothing() -> None:
     with pytest.raises(AuditError, match="empty"):
         Log(bytes(32), ()).verify()
+
+
+def test_an_export_that_hides_a_record_or_its_beginning_is_refused(log: Log, tmp_path: Path) -> None:
+    raw = list(log.raw)
+    for first, records in ((0, raw[1:]), (1, raw), (0, [*raw[:5], *raw[6:]])):
+        (tmp_path / "a.cbor").write_bytes(cbor_dumps({1: log.log_id, 2: first, 3: records}))
+        with pytest.raises(AuditError):
+            Log.open(tmp_path / "a.cbor")
+    with pytest.raises(AuditError) as no:
+        Log(log.log_id, tuple(raw[3:4] + raw[5:])).verify()
+    assert no.value.index == 3
