@@ -24,12 +24,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 WARN = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes", "-Wundef", "-Werror"]
 INCLUDE = ["-Icext/include", "-Icext/src"]
-SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 CRYPTO = ("sha256*", "sha512*", "mldsa*", "keccak*", "ed25519*")
 BUDGET_BYTES = 14 * 1024  # core without crypto, Thumb-2 text at -Os
 RESULT = re.compile(r"^(?P<name>\S+): (?P<passed>\d+) passed, (?P<failed>\d+) failed$", re.M)
-FUZZ = ["-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
-LOADER_CALLS = "sha256_select"  # its resolver
+LOADER_CALLS = "sha256_select"  # runs before any sanitizer does
 FUZZ_PASS_S = 1800  # of `fuzz` without an end: how long one pass over the targets lasts
 TIMEOUT_S = 300
 SHOWN_LINES = 30
@@ -93,6 +91,33 @@ def compile_to(cc: Iterable[str], src: Path, obj: Path, headers: float) -> Path:
     return obj
 
 
+@dataclass(frozen=True)
+class Build:
+    """One way to compile the core and its test programs for this machine."""
+
+    folder: str
+    cc: tuple[str, ...]
+    says: str
+    plain: tuple[str, ...] = ()  # for LOADER_CALLS; empty: as all others
+
+    def compile(self, src: Path, headers: float) -> Path:
+        """The object of one source, made unless it is younger than all it came from."""
+        cc = self.plain if self.plain and src.stem == LOADER_CALLS else self.cc
+        return compile_to(cc, src, ROOT / "build/c" / self.folder / f"{src.stem}.o", headers)
+
+
+ASAN = Build(
+    "asan", ("gcc", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"), "ASan, UBSan"
+)
+TSAN = Build("tsan", ("gcc", "-g", "-O1", "-fsanitize=thread", "-Wno-tsan"), "TSan", ("gcc", "-O2"))
+FUZZ = Build(
+    "fuzz",
+    ("clang-14", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"),
+    "ASan, UBSan",
+    ("clang-14", "-O2"),
+)
+
+
 class Outcome(NamedTuple):
     """What one job gave: a value, or the text of its failure."""
 
@@ -124,52 +149,43 @@ def report(outcomes: list[Outcome]) -> int:
     return len(bad)
 
 
-def sanitized_objects(headers: float) -> list[Path]:
-    """The core compiled once for all tests."""
-    cc = ["gcc", *SANITIZE]
-    jobs: dict[str, Callable[[], object]] = {
-        str(src): lambda src=src: compile_to(cc, src, ROOT / "build/c/asan" / f"{src.stem}.o", headers)  # type: ignore[misc]
-        for src in sources()
-    }
+def objects_of(build: Build, headers: float) -> list[Path]:
+    """The core compiled once for all programs of one kind."""
+    jobs: dict[str, Callable[[], object]] = {str(src): lambda src=src: build.compile(src, headers) for src in sources()}  # type: ignore[misc]
     outcomes = two_at_a_time(jobs)
     if report(outcomes):
         raise CheckFailedError("the core does not compile")
     return [o.value for o in outcomes if isinstance(o.value, Path)]
 
 
-def run_test(src: Path, core: list[Path], headers: float) -> tuple[int, str]:
+def run_test(src: Path, build: Build, core: list[Path], headers: float) -> tuple[int, str]:
     """Build and run one test program; return how many checks passed, and its line."""
-    obj = compile_to(["gcc", *SANITIZE], src, ROOT / "build/c/asan" / f"{src.stem}.o", headers)
+    obj = build.compile(src, headers)
     exe = obj.with_suffix("")
-    run(["gcc", *SANITIZE, "-pthread", obj, *core, "-o", exe])
+    run([*build.cc, "-pthread", obj, *core, "-o", exe])
     out = run([exe], env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"})
     lines = list(RESULT.finditer(out))
     if len(lines) != 1 or lines[0]["failed"] != "0" or lines[0]["passed"] == "0" or lines[0]["name"] != src.stem:
         raise CheckFailedError(f"{out}wanted one line `{src.stem}: N passed, 0 failed` with N > 0")
-    return int(lines[0]["passed"]), lines[0][0]
+    return int(lines[0]["passed"]), f"{lines[0][0]} ({build.says})"
 
 
 def test() -> int:
-    """Run every tests/c/test_*.c; return the number of failed programs."""
+    """Run every tests/c/test_*.c, those with threads under ThreadSanitizer too; return the number of failed programs."""
     headers = newest_header()
     tests = sorted(p.relative_to(ROOT) for p in (ROOT / "tests/c").glob("test_*.c"))
     if not tests:
         raise CheckFailedError("tests/c holds no test_*.c")
-    core = sanitized_objects(headers)
-    outcomes = two_at_a_time({str(t): lambda t=t: run_test(t, core, headers) for t in tests})  # type: ignore[misc]
+    todo = [(t, ASAN) for t in tests] + [(t, TSAN) for t in tests if "pthread.h" in (ROOT / t).read_text()]
+    core = {build.folder: objects_of(build, headers) for build in (ASAN, TSAN)}
+    jobs: dict[str, Callable[[], object]] = {f"{t} {b.says}": lambda t=t, b=b: run_test(t, b, core[b.folder], headers) for t, b in todo}  # type: ignore[misc]
+    outcomes = two_at_a_time(jobs)
     bad = report(outcomes)
     good = [o.value for o in outcomes if isinstance(o.value, tuple)]
     for _, line in good:
         print(line)
-    print(f"C tests: {len(good)} programs passed, {bad} failed; {sum(n for n, _ in good)} checks passed (ASan, UBSan)")
+    print(f"C tests: {len(good)} programs passed, {bad} failed; {sum(n for n, _ in good)} checks passed")
     return bad
-
-
-def fuzz_object(src: Path) -> Path:
-    """One source compiled for libFuzzer; what the loader calls before any sanitizer runs is compiled plain."""
-    return compile_to(
-        ["clang-14", *(["-O2"] if src.stem == LOADER_CALLS else FUZZ)], src, ROOT / "build/c/fuzz" / f"{src.stem}.o", newest_header()
-    )
 
 
 def no_fuzzer() -> str:
@@ -182,20 +198,20 @@ def no_fuzzer() -> str:
             "int LLVMFuzzerTestOneInput(const char *p, long n);\nint LLVMFuzzerTestOneInput(const char *p, long n) { return p && n < 0; }\n"
         )
         try:
-            run(["clang-14", *FUZZ, probe, "-o", probe.with_suffix("")])
+            run([*FUZZ.cc, probe, "-o", probe.with_suffix("")])
         except CheckFailedError:
             return "clang-14 has no libFuzzer"
     return ""
 
 
-def fuzz_target(src: Path, core: list[Path], seconds: int) -> str:
+def fuzz_target(src: Path, core: list[Path], headers: float, seconds: int) -> str:
     """Fuzz one target from its seeds, the corpus of earlier runs and tests/fuzz/found/; return its figures."""
     folder = ROOT / "build/fuzz" / src.stem
     shutil.rmtree(folder / "seeds", ignore_errors=True)
     for sub in ("seeds", "corpus"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     exe = folder / "run"
-    run(["clang-14", *FUZZ, fuzz_object(src), *core, "-o", exe])
+    run([*FUZZ.cc, FUZZ.compile(src, headers), *core, "-o", exe])
     run([exe, "--seeds", folder / "seeds"])
     found = ROOT / "tests/fuzz/found" / src.stem
     cmd = [exe, folder / "corpus", folder / "seeds", *([found] if found.is_dir() else []), f"-max_total_time={seconds}", "-timeout=20"]
@@ -203,8 +219,11 @@ def fuzz_target(src: Path, core: list[Path], seconds: int) -> str:
     done = subprocess.run([str(c) for c in cmd], cwd=ROOT, text=True, errors="replace", capture_output=True, timeout=seconds + 120)
     out = done.stderr
     if done.returncode:
+        said = "\n".join(re.findall(r"^(?:PROPERTY .*|.*runtime error: .*|SUMMARY: .*)$", out, re.M))
         file = re.search(r"Test unit written to (\S+)", out)
-        raise CheckFailedError(f"{out}\ninput: {file[1] if file else 'none'}\nagain: {exe.relative_to(ROOT)} FILE; exit {done.returncode}")
+        raise CheckFailedError(
+            f"{out}\n{said}\ninput: {file[1] if file else 'none'}\nagain: {exe.relative_to(ROOT)} FILE; exit {done.returncode}"
+        )
     cov = re.findall(r"cov: (\d+)", out)
     execs = re.search(r"number_of_executed_units: (\d+)", out)
     rate = re.search(r"average_exec_per_sec:\s+(\d+)", out)
@@ -215,12 +234,10 @@ def fuzz_target(src: Path, core: list[Path], seconds: int) -> str:
 
 def fuzz_pass(targets: list[Path], seconds: int) -> int:
     """All targets for ``seconds`` together, two at once; return the number that failed."""
-    outcomes = two_at_a_time({str(s): lambda s=s: fuzz_object(s) for s in sources()})  # type: ignore[misc]
-    if report(outcomes):
-        raise CheckFailedError("the core does not compile")
-    core = [o.value for o in outcomes if isinstance(o.value, Path)]
+    headers = newest_header()
+    core = objects_of(FUZZ, headers)
     share = max(1, seconds // ((len(targets) + 1) // 2))
-    outcomes = two_at_a_time({t.stem: lambda t=t: fuzz_target(t, core, share) for t in targets})  # type: ignore[misc]
+    outcomes = two_at_a_time({t.stem: lambda t=t: fuzz_target(t, core, headers, share) for t in targets})  # type: ignore[misc]
     bad = report(outcomes)
     for o in outcomes:
         if not o.error:

@@ -157,6 +157,12 @@ static void seeds(void)
     seed_as("a", t, lease_of(q, others, M, 0, t));
     seed_as("a", t, lease_of(q, who, M, 1, t));
     seed_as("a", t, lease_of(q, who, 3, 0, t));
+    qsafp_t *other = malloc(sizeof *other); /* four true votes over a payload that was not asked for */
+    WANT(other);
+    *other = *q;
+    other->pending.payload[30] ^= 1;
+    seed_as("a", t, lease_of(other, who, M, 0, t));
+    free(other);
     seed_as("l", t, lease_of(&latched.b->q, who, M, 0, t));
     q = &running.b->q;
     seed_as("r", t, lease_of(q, who, M, 15, t));
