@@ -6,13 +6,9 @@ from __future__ import annotations
 from .._core import now_ns
 from .._tables import Event, Phase, Reason
 from .registry import Figures, scenario
-from .stage import MARGIN_MS, Stage, check
+from .stage import MARGIN_MS, Stage, check, ms
 
 __all__: list[str] = []
-
-
-def _ms(ns: int) -> float:
-    return round(ns / 1e6, 3)
 
 
 @scenario(fast=True)
@@ -28,9 +24,9 @@ def expiration_enforcement(s: Stage) -> Figures:
     grace = s.phase(Phase.GRACE)
     s.phase(Phase.FAILSAFE)
     stamp, (level, fell) = s.stamp(), s.pin()
-    check(stamp.last_open_ns <= end, f"open {_ms(stamp.last_open_ns - end)} ms after the lease's end")
+    check(stamp.last_open_ns <= end, f"open {ms(stamp.last_open_ns - end)} ms after the lease's end")
     check(level == 0 and fell >= stamp.last_open_ns - 200_000_000, "LEASE_VALID did not fall with the gate")
-    check(_ms(fell - end) <= MARGIN_MS, f"LEASE_VALID fell {_ms(fell - end)} ms after the lease's end")
+    check(ms(fell - end) <= MARGIN_MS, f"LEASE_VALID fell {ms(fell - end)} ms after the lease's end")
     latched = s.status()
     check(latched.reason in (Reason.LEASE_EXPIRED, Reason.NETWORK_TIMEOUT), f"latched {latched.reason_name}")
     events = [(r["event"], r["boot_ns"]) for r in s.records()]
@@ -40,9 +36,9 @@ def expiration_enforcement(s: Stage) -> Figures:
     s.wait("the workload to go on asking", lambda: s.stamp().runs > stamp.runs + 100)
     check(s.stamp().opens == held, "the gate opened again")
     return {
-        "end_to_last_open_ms": _ms(stamp.last_open_ns - end),
-        "end_to_pin_low_ms": _ms(fell - end),
-        "end_to_failsafe_ms": _ms(at - end),
+        "end_to_last_open_ms": ms(stamp.last_open_ns - end),
+        "end_to_pin_low_ms": ms(fell - end),
+        "end_to_failsafe_ms": ms(at - end),
         "serial": grace.serial,
     }
 
@@ -57,7 +53,7 @@ def renewal_extends(s: Stage) -> Figures:
     last = s.renewed(5)
     stamp = s.stamp()
     check(stamp.closes == 0, f"the gate closed {stamp.closes} times")
-    lasted = _ms(now_ns() - begun)
+    lasted = ms(now_ns() - begun)
     check(lasted > 2 * s.duration_ms, f"{lasted} ms are not twice a lease")
     check([level for _, level in s.edges()] == [1], f"LEASE_VALID blinked: {s.edges()}")
     check(last.renewals >= 5, f"{last.renewals} renewals")
@@ -92,14 +88,14 @@ def denial_failsafe(s: Stage) -> Figures:
     level, fell = s.pin()
     check(level == 0, "LEASE_VALID is high")
     check(stamp.last_open_ns <= at, "open after the fail-safe was recorded")
-    check(abs(fell - at) < MARGIN_MS * 1e6, f"LEASE_VALID fell {_ms(fell - at)} ms off the record")
+    check(abs(fell - at) < MARGIN_MS * 1e6, f"LEASE_VALID fell {ms(fell - at)} ms off the record")
     s.wait("the workload to go on asking", lambda: s.stamp().runs > stamp.runs + 500)
     check(s.stamp().opens == stamp.opens, "the gate opened again without people")
     return {
         "denials": len(denied),
-        "lease_left_ms": _ms(ends_ns - at),
-        "first_denial_to_latch_ms": _ms(at - denied[0]),
-        "pin_low_before_record_ms": _ms(at - fell),
+        "lease_left_ms": ms(ends_ns - at),
+        "first_denial_to_latch_ms": ms(at - denied[0]),
+        "pin_low_before_record_ms": ms(at - fell),
     }
 
 
@@ -120,5 +116,5 @@ def revocation(s: Stage) -> Figures:
     stamp, status = s.stamp(), s.phase(Phase.FAILSAFE)
     check(status.reason == Reason.VALIDATOR_DENIED, f"latched {status.reason_name}")
     check(stamp.last_open_ns - begun < left - MARGIN_MS * 1e6, "the stop was no faster than the lease's end")
-    check(_ms(stamp.last_open_ns - told) <= MARGIN_MS, f"open {_ms(stamp.last_open_ns - told)} ms after the operator was answered")
-    return {"operator_to_last_open_ms": _ms(stamp.last_open_ns - begun), "lease_left_ms": _ms(left)}
+    check(ms(stamp.last_open_ns - told) <= MARGIN_MS, f"open {ms(stamp.last_open_ns - told)} ms after the operator was answered")
+    return {"operator_to_last_open_ms": ms(stamp.last_open_ns - begun), "lease_left_ms": ms(left)}

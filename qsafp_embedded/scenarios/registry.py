@@ -17,7 +17,7 @@ __all__ = ["Figures", "Result", "Scenario", "all_scenarios", "run", "scenario"]
 Figures = dict[str, float | int | str]
 Play = Callable[[Stage], Figures]
 
-MODULES = ("leases", "votes")
+MODULES = ("leases", "votes", "network", "deaths")
 _KNOWN: dict[str, Scenario] = {}
 
 
@@ -74,6 +74,6 @@ def run(name: str) -> Result:
             figures = it.play(stage)
     except CannotRun as why:
         return Result(name, "skipped", time.monotonic() - begun, str(why))
-    except (QsafpError, OSError) as why:
-        return Result(name, "failed", time.monotonic() - begun, str(why) or type(why).__name__)
+    except (QsafpError, OSError, ValueError, LookupError) as why:
+        return Result(name, "failed", time.monotonic() - begun, f"{type(why).__name__}: {why}")
     return Result(name, "passed", time.monotonic() - begun, figures=figures)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from ..gate import Gate
 from ..validator import admin_client
 from .workload import Stamp
 
-__all__ = ["CannotRun", "Failed", "LIMIT_S", "MARGIN_MS", "Stage", "check"]
+__all__ = ["CannotRun", "Failed", "LIMIT_S", "MARGIN_MS", "Stage", "check", "ms"]
 
 T = TypeVar("T")
 LIMIT_S = 30.0  # how long a condition may take before a scenario gives up; no figure depends on it
@@ -49,11 +49,16 @@ def check(ok: bool, what: str) -> None:
         raise Failed(what)
 
 
+def ms(ns: int) -> float:
+    """Nanoseconds in milliseconds, to the microsecond."""
+    return round(ns / 1e6, 3)
+
+
 class Stage:
     """Starts processes and ends them.  Use as a context manager; nothing runs and nothing is left afterwards.
 
     Args: profile: of ``qsafp init``. duration_ms, warning_ms, grace_ms, stale_after_ms: of the lease and the
-    gate. model: content of the model file that leases name. policy: lines of every validator's [policy].
+    gate. model: content of the model file that leases name. policy: other values in every validator's [policy].
     """
 
     def __init__(
@@ -65,7 +70,7 @@ class Stage:
         grace_ms: int = 600,
         stale_after_ms: int = 1000,
         model: bytes | None = None,
-        policy: str = "",
+        policy: Mapping[str, int] | None = None,
         suite: str = "ed25519",
     ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="qsafp-scenario-"))
@@ -81,7 +86,7 @@ class Stage:
             )
             self.settings("agent/agent.toml", backoff_max_s=0.5, timeout_s=5)
             for path in self.root.glob("validator-*/validator.toml"):
-                path.write_text(path.read_text() + f"\n[policy]\nhuman_retry_ms = 200\n{policy}\n")
+                self.settings(str(path.relative_to(self.root)), human_retry_ms=200, **(policy or {}))
             self.set = sets.load((self.root / "set/set-1.cbor").read_bytes())
         except BaseException:
             shutil.rmtree(self.base, ignore_errors=True)
@@ -103,7 +108,7 @@ class Stage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End every process and remove the directory; raises Failed if one did not end when it was told to."""
         self.close()
-        check(error is not None or not self._deaf, f"did not end within {END_S:g} s of SIGTERM: {', '.join(self._deaf)}")
+        check(error is not None or not self._deaf, f"did not end within {END_S:g} s of SIGTERM: {'; '.join(self._deaf)}")
 
     def close(self) -> None:
         """End what was started, the youngest first; what does not end in time is killed with its group."""
@@ -111,14 +116,29 @@ class Stage:
             gate.close()
         for name in reversed(list(self.processes)):
             self.stop(name)
+        self._strays()
         shutil.rmtree(self.base, ignore_errors=True)
+
+    def _strays(self) -> None:
+        """End a guard that an agent started, and workloads that got away from signals."""
+        pids = [Stamp.read(p).pid for p in self.base.glob("*.stamp")]
+        with contextlib.suppress(QsafpError), self.client() as guard:
+            pids.append(guard.pid)
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                if str(self.base) in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, signal.SIGKILL)
 
     # ---- settings ----
 
     def environment(self) -> dict[str, str]:
         """The environment of every process: this very package."""
         here = str(Path(__file__).resolve().parents[2])
-        return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
+        return {
+            **os.environ,
+            "PYTHONFAULTHANDLER": "1",
+            "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
 
     def settings(self, name: str, **values: object) -> None:
         """Set top-level keys of a TOML file of the fleet."""
@@ -158,7 +178,10 @@ class Stage:
             try:
                 child.wait(END_S)
             except subprocess.TimeoutExpired:
-                self._deaf.append(name)
+                child.send_signal(signal.SIGABRT)  # the fault handler writes where it stands
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(END_S)
+                self._deaf.append(f"{name}: {self.words(name)[-2000:]}")
         if number != signal.SIGKILL or child.poll() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -182,11 +205,7 @@ class Stage:
 
     def validator(self, index: int, *act: str, environment: dict[str, str] | None = None) -> None:
         """Start one validator, or in its place an adversary with its keys that does ``act``; waits until it listens."""
-        module, where = ("scenarios.adversary", ["--act", *act]) if act else ("validator", [])
-        name = f"validator-{index}"
-        before = self.words(name).count("listening")
-        self.module(name, module, "--config", str(self.root / name / "validator.toml"), *where, environment=environment)
-        self.wait(f"validator {index} to listen", lambda: self.words(name).count("listening") > before)
+        self.validators([index], *act, environment=environment)
 
     def validators(self, indexes: Sequence[int] | None = None, *act: str, environment: dict[str, str] | None = None) -> None:
         """Start several at once (default: all)."""
@@ -197,7 +216,12 @@ class Stage:
             config = str(self.root / f"validator-{i}" / "validator.toml")
             self.module(f"validator-{i}", module, "--config", config, *more, environment=environment)
         for i in chosen:
-            self.wait(f"validator {i} to listen", lambda i=i: self.words(f"validator-{i}").count("listening") > before[i])  # type: ignore[misc]
+            self.wait(f"validator {i} to listen", lambda i=i: self._listens(i, before[i]))  # type: ignore[misc]
+
+    def _listens(self, index: int, before: int) -> bool:
+        words = self.words(f"validator-{index}")
+        check(self.processes[f"validator-{index}"].poll() is None, f"validator {index} ended: {words.strip()[-300:]}")
+        return words.count("listening") > before
 
     def guard(self, *, environment: dict[str, str] | None = None) -> None:
         """Start the guard and wait until it serves; raises Failed with its own words if it ends."""
@@ -227,17 +251,26 @@ class Stage:
         stamp = self.base / f"{name}.stamp"
         ask = ["--gate", str(self.root / "run")] if asks else []
         self.module(name, "scenarios.workload", "--stamp", str(stamp), *ask)
-        self.wait(f"{name} to run", lambda: stamp.exists() and self.stamp(name).runs > 0)
+        self.wait(f"{name} to run", lambda: self.stamp(name).runs > 0)
         return stamp
 
-    def held(self, name: str, *options: str, writes: Path | None = None) -> None:
-        """Start a busy program that never asks, under ``qsafp run``; waits until it runs."""
+    def held(self, name: str, *options: str, writes: Path | None = None, hide: Path | None = None) -> None:
+        """Start a busy program that never asks, under ``qsafp run``; waits until it runs.
+
+        It spoils the file ``writes``; with ``hide`` it ignores signals and has a child in another session, which stamps that file.
+        """
         stamp = self.base / f"{name}.stamp"
         command = [sys.executable, "-m", "qsafp_embedded.scenarios.workload", "--stamp", str(stamp)]
         command += ["--writes", str(writes)] if writes else []
+        command += ["--hide", str(hide)] if hide else []
         run = ["run", "--dir", str(self.root), "--name", name, *options, "--", *command]
         self.module(f"run-{name}", "cli", *run)
-        self.wait(f"{name} to run", lambda: stamp.exists() and self.stamp(name).runs > 0)
+        self.wait(f"{name} to run", lambda: self.stamp(name).runs > 0)
+
+    def held_by(self, name: str) -> str:
+        """What holds a program that ``held`` started: its own cgroup or, without the rights for one, signals."""
+        inside = f"/qsafp-{name}" in Path(f"/proc/{self.stamp(name).pid}/cgroup").read_text()
+        return "cgroup" if inside else "signals, for want of cgroup rights"
 
     # ---- looking ----
 

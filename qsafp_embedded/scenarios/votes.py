@@ -14,7 +14,7 @@ from .registry import Figures, scenario
 from .stage import Stage, check
 from .wire import answer_of, ask, counts, envelope_of, last_lease, signed_request
 
-__all__: list[str] = []
+__all__ = ["payload_of", "refused"]
 
 
 def _swap(s: Stage, indexes: range, *act: str) -> None:
@@ -64,7 +64,7 @@ def one_bad_validator(s: Stage) -> Figures:
     return {"leases": last.serial, "forged_votes": len(_anomalies(s)), "false_closes": s.stamp().closes}
 
 
-def _payload(guard: GuardClient) -> tuple[bytes, bytes]:
+def payload_of(guard: GuardClient) -> tuple[bytes, bytes]:
     """A pending request as an agent gets it: lease payload, and the hash that refusals name."""
     guard.begin()
     request = cose.parse_sign1(cbor_loads(guard.envelope())[1]).payload
@@ -75,7 +75,7 @@ def _lease(s: Stage, payload: bytes, indexes: tuple[int, ...]) -> bytes:
     return cose.encode_sign(payload, [cose.sign_payload(payload, s.signer(i), cose.AAD_LEASE) for i in indexes])
 
 
-def _refused(guard: GuardClient, token: bytes) -> Error | None:
+def refused(guard: GuardClient, token: bytes) -> Error | None:
     """What the guard says to a token; None if it took it."""
     try:
         guard.put(token)
@@ -90,18 +90,18 @@ def duplicate_signer(s: Stage) -> Figures:
     s.guard()
     gate = s.gate()
     with s.client() as guard:
-        payload, _ = _payload(guard)
-        said = [_refused(guard, _lease(s, payload, who)) for who in ((0, 0, 1, 2), (0, 1, 1, 2), (0, 1, 2, 2), (0, 1, 2), (3, 2, 1, 0))]
+        payload, _ = payload_of(guard)
+        said = [refused(guard, _lease(s, payload, who)) for who in ((0, 0, 1, 2), (0, 1, 1, 2), (0, 1, 2, 2), (0, 1, 2), (3, 2, 1, 0))]
         check(said[:3] == [Error.DUPLICATE_SIGNER] * 3, f"doubled votes: {said}")
         check(said[3] == Error.TOO_FEW and said[4] == Error.DUPLICATE_SIGNER, f"three votes, and four out of order: {said}")
         check(not gate, "the gate is open")
-        check(_refused(guard, _lease(s, payload, (0, 1, 2, 3))) is None and bool(gate), "four votes did not open the gate")
+        check(refused(guard, _lease(s, payload, (0, 1, 2, 3))) is None and bool(gate), "four votes did not open the gate")
     s.validators(range(3))
     s.validators(range(3, 6), "echo", str(s.root / "validator-0/signing.key"))
     s.agent()
     status = s.phase(Phase.FAILSAFE)
     check(status.serial == 1, f"lease {status.serial} came from three keys")
-    check("which is no key of validator" in s.words("agent"), "the agent said nothing of borrowed keys")
+    s.wait("the agent to name borrowed keys", lambda: "which is no key of validator" in s.words("agent"))
     return {"tokens_refused": 5, "validators_with_borrowed_key": 3, "leases_of_three_keys": 0}
 
 
@@ -117,12 +117,12 @@ def replayed_approval(s: Stage) -> Figures:
         s.stop("agent")
         serial = s.status().serial
         end = guard.status()
-        idle = _refused(guard, old)
-        payload, _ = _payload(guard)
-        pending = _refused(guard, old)
+        idle = refused(guard, old)
+        payload, _ = payload_of(guard)
+        pending = refused(guard, old)
         check((idle, pending) == (Error.NO_REQUEST, Error.MISMATCH), f"the old lease: {idle}, {pending}")
         signatures = cose.parse_sign(old).by
-        check(_refused(guard, cose.encode_sign(payload, signatures)) == Error.BAD_SIGNATURE, "old signatures under a new request passed")
+        check(refused(guard, cose.encode_sign(payload, signatures)) == Error.BAD_SIGNATURE, "old signatures under a new request passed")
         now = guard.status()
         check(now.serial == serial, "the serial moved")
         check(now.now_ns + now.remaining_ns <= end.now_ns + end.remaining_ns, "the lease grew longer")
@@ -176,16 +176,16 @@ def equivocation(s: Stage) -> Figures:
     kept = [d for i in range(6) for d in admin_client.decisions(s.admin(i)) if d["decision"] == "EQUIVOCATION"]
     check(len(kept) == 6, f"{len(kept)} equivocations are on record")
     with s.client() as guard:
-        payload, digest = _payload(guard)
+        payload, digest = payload_of(guard)
         for i in (0, 1):
-            check(_refused(guard, _refusal(s, i, digest)) is None, "a denial was refused")
-        said = _refused(guard, _lease(s, payload, (0, 2, 3, 4)))
+            check(refused(guard, _refusal(s, i, digest)) is None, "a denial was refused")
+        said = refused(guard, _lease(s, payload, (0, 2, 3, 4)))
         check(said == Error.BAD_SIGNATURE, f"a vote of both kinds counted as yes: {said}")
-        check(_refused(guard, _lease(s, payload, (2, 3, 4, 5))) is None, "four votes of the honest were refused")
-        payload, digest = _payload(guard)
-        check(_refused(guard, _lease(s, payload, (0, 1, 2, 3))) is None, "a lease was refused")
+        check(refused(guard, _lease(s, payload, (2, 3, 4, 5))) is None, "four votes of the honest were refused")
+        payload, digest = payload_of(guard)
+        check(refused(guard, _lease(s, payload, (0, 1, 2, 3))) is None, "a lease was refused")
         for i in (0, 1, 2):  # they approved this very lease
-            _refused(guard, _refusal(s, i, digest))
+            refused(guard, _refusal(s, i, digest))
     status = s.phase(Phase.FAILSAFE)
     check(status.reason == Reason.VALIDATOR_DENIED, f"latched {status.reason_name}")
     return {"device_denials": len(denials), "validators_of_both_kinds": 3, "latched": status.reason_name}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import mmap
 import os
+import signal
 import struct
 import sys
 import time
@@ -20,7 +21,7 @@ from ..gate import Gate
 
 __all__ = ["Stamp", "main"]
 
-LAYOUT = struct.Struct("<7Q")
+LAYOUT = struct.Struct("7Q")
 IDLE_S = 0.0005
 
 
@@ -37,8 +38,9 @@ class Stamp(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Stamp:
-        """Read a stamp file."""
-        return cls(*LAYOUT.unpack(path.read_bytes()[: LAYOUT.size]))
+        """Read a stamp file; one that is not there yet is all zeros."""
+        raw = path.read_bytes() if path.exists() else b""
+        return cls(*LAYOUT.unpack(raw[: LAYOUT.size].ljust(LAYOUT.size, b"\0")))
 
 
 def _step(s: Stamp, gate: Gate | None) -> Stamp:
@@ -52,22 +54,38 @@ def _step(s: Stamp, gate: Gate | None) -> Stamp:
     return s._replace(closes=s.closes + 1, closed_ns=now) if s.last_open_ns > s.closed_ns else s
 
 
+def _hidden(mine: Path, hidden: Path) -> Path:
+    """Ignore what can be ignored and fork twice; returns the stamp file of whoever returns."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
+    if os.fork():
+        return mine
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    return hidden
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run until killed: with ``--gate`` it asks before each step, without it never asks and is busy."""
     p = argparse.ArgumentParser(description="a workload that stamps what it does")
     p.add_argument("--stamp", type=Path, required=True)
     p.add_argument("--gate", type=Path, help="run directory of the gate to ask")
     p.add_argument("--writes", type=Path, help="spoil this file a little with every step")
+    p.add_argument("--hide", type=Path, help="ignore signals and have a busy child in a session of its own, which stamps this file")
     args = p.parse_args(argv)
     os.nice(5)
+    if args.hide:
+        args.stamp = _hidden(args.stamp, args.hide)
     gate = Gate(run_dir=args.gate) if args.gate else None
     with args.stamp.open("wb+") as file:
         file.truncate(mmap.PAGESIZE)
-        page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        page = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("Q")
     s = Stamp(pid=os.getpid())
     while True:
         s = _step(s, gate)
-        LAYOUT.pack_into(page, 0, *s)
+        for i, value in enumerate(s):  # one store each, so that a frozen workload leaves no half numbers
+            page[i] = value
         if args.writes and s.runs % 1000 == 1:
             with args.writes.open("a") as spoilt:
                 spoilt.write("spoilt\n")
