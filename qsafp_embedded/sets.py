@@ -97,7 +97,7 @@ def _check(s: ValidatorSet) -> None:
     for v in s.validators:
         _want((v.ed25519 is not None) == (s.suite != "ml-dsa-65"), f"validator {v.index}: Ed25519 key against the suite")
         _want((v.mldsa65 is not None) == (s.suite != "ed25519"), f"validator {v.index}: ML-DSA-65 key against the suite")
-        _want(len(v.endpoints) <= 4, f"validator {v.index}: more than 4 endpoints")
+        _want(len(v.endpoints) <= 4 and len(v.pins) <= 4, f"validator {v.index}: more than 4 endpoints or pins")
     used = [k for v in s.validators for k in (v.ed25519, v.mldsa65) if k is not None] + list(s.set_keys)
     _want(len({keys.kid(k) for k in used}) == len(used), "a key stands twice")
     _want(1 <= s.set_k <= len(s.set_keys) <= 4, f"{s.set_k} of {len(s.set_keys)} set keys")
@@ -133,7 +133,7 @@ def _validator(item: object) -> Validator:
     return Validator(
         _uint(index, 0, MAX_VALIDATORS - 1, "index"),
         tuple(endpoints),
-        tuple(_bytes(p, 32, "pin") for p in _list(pins, 0, 8, "pins")),
+        tuple(_bytes(p, 32, "pin") for p in _list(pins, 0, 4, "pins")),
         None if ed is None else _bytes(ed, 32, "Ed25519 key"),
         None if ml is None else _bytes(ml, 1952, "ML-DSA-65 key"),
     )
@@ -175,11 +175,24 @@ def _signed(signed: cose.Sign, set_keys: Iterable[bytes]) -> int:
     return len(good)
 
 
+def _strangers(s: ValidatorSet, to: ValidatorSet) -> int:
+    """How many members of one set have no key in the other."""
+    known = {k for v in to.validators for k in (v.ed25519, v.mldsa65) if k is not None}
+    return sum(v.ed25519 not in known and v.mldsa65 not in known for v in s.validators)
+
+
+def _follows(s: ValidatorSet, old: ValidatorSet) -> None:
+    """One epoch replaces at most max(1, 2m-n-1) members (architecture, decision 6)."""
+    most = max(1, 2 * old.m - old.n - 1)
+    replaced = max(_strangers(s, old), _strangers(old, s))
+    _want(replaced <= most, f"{replaced} members replaced where one epoch may replace {most}")
+
+
 def load(document: bytes, *, old: ValidatorSet | None = None) -> ValidatorSet:
     """Read and verify a set document.
 
-    ``old`` is the set now in force: the new one must be signed by k of its set keys too, keep its id and be epoch + 1.  Raises
-    FormatError naming the first rule that does not hold.
+    ``old`` is the set now in force: the new one must be signed by k of its set keys too, keep its id, be epoch + 1 and keep all
+    members but max(1, 2m-n-1).  Raises FormatError naming the first rule that does not hold.
     """
     _want(len(document) <= MAX_BYTES, f"longer than {MAX_BYTES} bytes")
     signed = cose.parse_sign(document)
@@ -188,6 +201,7 @@ def load(document: bytes, *, old: ValidatorSet | None = None) -> ValidatorSet:
     if old is not None:
         _want(_signed(signed, old.set_keys) >= old.set_k, f"fewer than {old.set_k} signatures by the set keys in force")
         _want(s.set_id == old.set_id and s.epoch == old.epoch + 1, f"not epoch {old.epoch + 1} of the set in force")
+        _follows(s, old)
     return s
 
 

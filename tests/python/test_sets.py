@@ -8,10 +8,10 @@ import secrets
 from typing import Any
 
 import pytest
-from qsafp_embedded._core import cbor_dumps, cbor_loads
 from validator_kit import Device, Quorum, quorum
 
 from qsafp_embedded import cose, keys, sets
+from qsafp_embedded._core import cbor_dumps, cbor_loads
 from qsafp_embedded.errors import FormatError
 
 SUITES = ["ed25519", "ml-dsa-65", "hybrid"]
@@ -34,6 +34,33 @@ def test_the_next_epoch_is_signed_by_the_keys_of_the_old_set() -> None:
     assert sets.load(sets.encode(new, [other, q.set_key]), old=q.members).epoch == 2
     with pytest.raises(FormatError, match="in force"):
         sets.load(sets.encode(new, [other]), old=q.members)
+
+
+def test_one_epoch_replaces_as_many_members_as_may_lie() -> None:
+    q, other = quorum(m=4, n=6), quorum(m=4, n=6)
+    for count, good in ((1, True), (2, False)):
+        members = (*q.members.validators[: 6 - count], *other.members.validators[6 - count :])
+        document = sets.encode(dataclasses.replace(q.members, epoch=2, validators=members), [q.set_key])
+        if good:
+            assert sets.load(document, old=q.members).epoch == 2
+        else:
+            with pytest.raises(FormatError, match="2 members replaced where one epoch may replace 1"):
+                sets.load(document, old=q.members)
+    fewer = dataclasses.replace(q.members, epoch=2, m=3, validators=q.members.validators[:4])
+    with pytest.raises(FormatError, match="2 members replaced"):
+        sets.load(sets.encode(fewer, [q.set_key]), old=q.members)
+
+
+def test_a_member_has_at_most_four_pins() -> None:
+    q = quorum()
+    v = q.members.validators
+    for count in (4, 5):
+        s = dataclasses.replace(q.members, validators=(dataclasses.replace(v[0], pins=(bytes(32),) * count), *v[1:]))
+        if count == 4:
+            assert len(sets.load(sets.encode(s, [q.set_key])).validators[0].pins) == 4
+        else:
+            with pytest.raises(FormatError, match="more than 4"):
+                sets.encode(s, [q.set_key])
 
 
 @pytest.mark.parametrize("change", [{"epoch": 3}, {"epoch": 1}, {"epoch": 2, "set_id": bytes(16)}])
