@@ -195,6 +195,12 @@ typedef struct {
     qsafp_tree_t tree;                                        /* at claims.log_size */
 } qsafp_pending_t;
 
+/* What a reader sees at one moment. */
+typedef struct {
+    uint64_t now_ns, remaining_ns, log_next, lease_size;
+    uint32_t status, reason, generation; uint16_t phase, denied; uint8_t flags;
+} qsafp_view_t;
+
 /* Small and often used fields come first: near offsets are short instructions. */
 typedef struct {
     const qsafp_port_t *port; void *ctx;
@@ -208,6 +214,7 @@ typedef struct {
     uint8_t contained, isolated;                /* set by the host, as are workloads and input_hash */
     bool leased; uint8_t approvals; uint16_t lease_denied;
     size_t lease_token_len;
+    qsafp_view_t view;                          /* as of the last qsafp_info */
     qsafp_config_t cfg;
     qsafp_claims_t lease;
     uint8_t lease_request_hash[32], input_hash[32];

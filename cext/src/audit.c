@@ -71,8 +71,7 @@ static int prune(qsafp_audit_t *a)
     memcpy(p.hash, r.hash, sizeof p.hash);
     a->first = end;
     a->erased_upto += QSAFP_SECTOR_SLOTS;
-    memset(&r, 0, sizeof r);
-    r.event = QSAFP_EVENT_LOG_PRUNED;
+    record_new(&r, QSAFP_EVENT_LOG_PRUNED, 0);
     memcpy(r.data, &p, sizeof p);
     return write(a, &r);
 }
@@ -119,7 +118,7 @@ static bool blank(const uint8_t rec[256])
 int qsafp_audit_create(qsafp_audit_t *a)
 {
     uint8_t rec[QSAFP_RECORD_BYTES];
-    qsafp_record_t r = {.event = QSAFP_EVENT_LOG_CREATED};
+    qsafp_record_t r;
     if (a->slots < 4 * QSAFP_SECTOR_SLOTS || a->slots % QSAFP_SECTOR_SLOTS)
         return QSAFP_E_ARGUMENT;
     for (uint32_t s = 0; s < a->slots; s++) {
@@ -131,6 +130,7 @@ int qsafp_audit_create(qsafp_audit_t *a)
     a->erased_upto = a->slots;
     a->failed = false;
     memset(a->head, 0, sizeof a->head);
+    record_new(&r, QSAFP_EVENT_LOG_CREATED, 0);
     if (a->port->entropy(a->ctx, r.data, 32))
         return QSAFP_E_ENTROPY;
     int err = write(a, &r);

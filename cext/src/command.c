@@ -64,24 +64,9 @@ static qsafp_command_status_t op_version(qsafp_command_t *c)
     return QSAFP_COMMAND_STATUS_OK;
 }
 
-/* What the status answer takes from the guard, after qsafp_info_t. */
-#define PART(field) {offsetof(qsafp_t, field), sizeof(((qsafp_t *)0)->field)}
-static const struct { uint16_t at, size; } STATUS_PARTS[] = {
-    PART(cfg.ueid), PART(log.log_id), PART(log.head), PART(st.latch_seq), PART(st.latch_hash), PART(st.boot),
-};
-
 static qsafp_command_status_t op_status(qsafp_command_t *c)
 {
-    qsafp_info_t i;
-    qsafp_info(c->q, &i);
-    put_bytes(c, &i, sizeof i);
-    put64(c, c->q->log.next);
-    put64(c, c->q->st.lease_tree.size);
-    for (size_t k = 0; k < sizeof STATUS_PARTS / sizeof *STATUS_PARTS; k++)
-        put_bytes(c, (const uint8_t *)c->q + STATUS_PARTS[k].at, STATUS_PARTS[k].size);
-    put64(c, port_now(c->q));
-    const uint16_t denied = c->q->lease_denied | c->q->pending.denied; /* who said no, by index */
-    put_bytes(c, &denied, sizeof denied);
+    c->out_len += status_answer(c->q, c->out + c->out_len);
     return QSAFP_COMMAND_STATUS_OK;
 }
 
@@ -214,7 +199,9 @@ static qsafp_command_status_t op_log_event(qsafp_command_t *c, const uint8_t *p,
     uint16_t event = get16(p);
     if (!member(EVENTS_OF_WORKLOADS, event))
         return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
-    qsafp_record_t r = {.event = event, .flags = RECORD_REPORTED, .reason = get32(p + 2)};
+    qsafp_record_t r;
+    record_new(&r, (qsafp_event_t)event, get32(p + 2));
+    r.flags = RECORD_REPORTED;
     memcpy(r.data, p + 6, n - 6);
     return qsafp_note(c->q, &r) ? QSAFP_COMMAND_STATUS_STORE_FAILED : QSAFP_COMMAND_STATUS_OK;
 }

@@ -50,27 +50,36 @@ static inline bool cas32(uint32_t *p, uint32_t expect, uint32_t v)
 #endif
 
 static inline uint64_t load64(const uint64_t *p) { return qsafp_gate_load(p); }
-static inline void store64(uint64_t *p, uint64_t v)
-{
 #if defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_8) || __SIZEOF_POINTER__ == 8
-    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+static inline void store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
 #else
-    *(volatile uint64_t *)p = v;
+static inline void store64(uint64_t *p, uint64_t v) { *(volatile uint64_t *)p = v; }
 #endif
-}
 
-static inline void port_lock(const qsafp_t *q) { if (q->port->lock) q->port->lock(q->ctx); }
-static inline void port_unlock(const qsafp_t *q) { if (q->port->unlock) q->port->unlock(q->ctx); }
-static inline void port_kick(const qsafp_t *q) { if (q->port->kick) q->port->kick(q->ctx); }
-static inline uint64_t port_now(const qsafp_t *q) { return q->port->now_ns(q->ctx); }
+/* Of a span that this guard was configured with or granted: at most 31 days (config_ok), so 32 bits of ms. */
+static inline uint64_t ns_of(uint64_t ms) { return (uint64_t)(uint32_t)ms * 1000000u; }
+
+/* port.c: the optional calls, where the board has them. */
+void port_lock(const qsafp_t *q);
+void port_unlock(const qsafp_t *q);
+void port_kick(const qsafp_t *q);
+uint64_t port_now(const qsafp_t *q);
+/* Log and state durable, in this order. */
+QSAFP_MUST_USE int sync_and_save(qsafp_t *q);
 
 /* lease.c */
-qsafp_status_t status_of(qsafp_t *q, uint64_t now, qsafp_phase_t *phase);
+bool armed(const qsafp_t *q);
+/* Status, phase, reason and what remains. */
+void look_at(qsafp_t *q, uint64_t now, qsafp_view_t *v);
+/* The answer to command 0x01; returns its length. */
+size_t status_answer(qsafp_t *q, uint8_t *out);
 QSAFP_MUST_USE int state_save(qsafp_t *q);
-QSAFP_MUST_USE int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidence[32]);
+/* A record with evidence (or 0) and one byte of data, the validator it is about. */
+QSAFP_MUST_USE int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidence[32], int index);
 /* request.c */
 bool pending_live(const qsafp_t *q, uint64_t now);
-/* failsafe.c: true if people must consent before `reason` is released (requirements note 12) */
+/* failsafe.c: what the service thread records, bits of UNTOLD_; and true if people must consent before `reason` is released (requirements note 12) */
+void tell_later(qsafp_t *q, uint32_t what);
 bool needs_people(uint32_t reason);
 
 #endif

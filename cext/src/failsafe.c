@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fail-safe: latch, drive, then tell (HW-12, architecture decision 10). */
 #include "core.h"
+#include "record.h"
 
 bool needs_people(uint32_t reason)
 {
@@ -44,31 +45,41 @@ static uint32_t next_generation(qsafp_t *q)
     return g;
 }
 
+void tell_later(qsafp_t *q, uint32_t what)
+{
+    (void)or32(&q->untold, what);
+    port_kick(q);
+}
+
+/* Of two that latch at once the later generation stays: a release swaps that one. */
+static void disarm(qsafp_t *q, uint32_t g)
+{
+    uint32_t last;
+    do {
+        last = g;
+        store32(&q->page->armed, last);
+        g = load32(&q->generation);
+    } while (g != last);
+}
+
 void qsafp_trip(qsafp_t *q, qsafp_reason_t reason)
 {
     bool raised = raise_latch(q, reason == QSAFP_REASON_NONE ? (uint32_t)QSAFP_REASON_ANOMALY : (uint32_t)reason);
     if (raised)
-        store32(&q->page->armed, next_generation(q)); /* SAFETY: I3 after the latch, so that a release in flight fails its swap */
+        disarm(q, next_generation(q)); /* SAFETY: I3 after the latch, so that a release in flight fails its swap */
     (void)q->port->set_lease_valid(q->ctx, 0);        /* refused writes are retried by every tick */
     (void)q->port->set_failsafe(q->ctx, 1);
-    if (raised)
-        (void)or32(&q->untold, UNTOLD_FAILSAFE);
-    port_kick(q);
-}
-
-static int tell_expired(qsafp_t *q)
-{
-    return note(q, QSAFP_EVENT_LEASE_EXPIRED, QSAFP_REASON_LEASE_EXPIRED, 0);
+    tell_later(q, raised ? UNTOLD_FAILSAFE : 0);
 }
 
 static int tell_failsafe(qsafp_t *q)
 {
     uint32_t reason = load32(&q->latch);
     uint32_t generation = load32(&q->generation);
-    qsafp_record_t r = {.event = QSAFP_EVENT_FAILSAFE_TRIGGERED, .reason = reason, .serial = q->lease.serial};
-    r.data[0] = (uint8_t)generation;
-    r.data[1] = (uint8_t)(generation >> 8);
-    r.data[2] = (uint8_t)(generation >> 16);
+    qsafp_record_t r;
+    record_new(&r, QSAFP_EVENT_FAILSAFE_TRIGGERED, reason);
+    r.serial = q->lease.serial;
+    memcpy(r.data, &generation, sizeof generation);
     memcpy(r.model, q->cfg.model, sizeof r.model);
     q->log.reserve = false; /* the slot that was kept for this */
     int err = qsafp_audit_append(&q->log, &r);
@@ -81,8 +92,7 @@ static int tell_failsafe(qsafp_t *q)
     q->st.latch = reason;
     q->st.latch_boot = q->st.boot;
     q->st.generation = generation;
-    err = q->port->log_sync(q->ctx);
-    return err ? err : state_save(q);
+    return sync_and_save(q);
 }
 
 int qsafp_service(qsafp_t *q)
@@ -98,7 +108,7 @@ int qsafp_service(qsafp_t *q)
         if (err)
             (void)or32(&q->untold, UNTOLD_FAILSAFE); /* told again at the next call; the gate stays closed */
     }
-    if (untold & UNTOLD_EXPIRED && tell_expired(q))
+    if (untold & UNTOLD_EXPIRED && note(q, QSAFP_EVENT_LEASE_EXPIRED, QSAFP_REASON_LEASE_EXPIRED, 0, 0))
         qsafp_trip(q, QSAFP_REASON_LOG_FULL);
     return err;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lease and phases: start, the tick, what a reader sees (HW-4, HW-5, OC-2). */
 #include "core.h"
+#include "record.h"
 
 #define STATE_MAGIC 0x31545351u /* "QST1" */
 
@@ -36,9 +37,7 @@ static int tree_checkpoint(qsafp_t *q)
     if (q->log.next - q->st.tree.size < q->log.slots / 2)
         return 0;
     int err = qsafp_audit_tree(&q->log);
-    if (!err)
-        err = q->port->log_sync(q->ctx);
-    return err ? err : state_save(q);
+    return err ? err : sync_and_save(q);
 }
 
 int qsafp_note(qsafp_t *q, qsafp_record_t *r)
@@ -53,11 +52,13 @@ int qsafp_note(qsafp_t *q, qsafp_record_t *r)
     return err;
 }
 
-int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidence[32])
+int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidence[32], int index)
 {
-    qsafp_record_t r = {.event = (uint16_t)event, .reason = reason};
+    qsafp_record_t r;
+    record_new(&r, event, reason);
+    r.data[0] = (uint8_t)index;
     if (evidence) {
-        r.flags = 4; /* evidence present */
+        r.flags = RECORD_EVIDENCE;
         memcpy(r.evidence, evidence, 32);
     }
     return qsafp_note(q, &r);
@@ -91,9 +92,7 @@ int qsafp_create(qsafp_t *q)
     q->log.port = q->port;
     q->log.ctx = q->ctx;
     err = qsafp_audit_create(&q->log);
-    if (!err)
-        err = q->port->log_sync(q->ctx);
-    return err ? err : state_save(q);
+    return err ? err : sync_and_save(q);
 }
 
 static int restore_latch(qsafp_t *q)
@@ -133,45 +132,67 @@ int qsafp_init(qsafp_t *q)
     page_init(q);
     (void)q->port->set_lease_valid(q->ctx, 0);
     (void)q->port->set_failsafe(q->ctx, q->latch != 0);
-    return err ? err : note(q, QSAFP_EVENT_BOOT, q->latch, 0);
+    return err ? err : note(q, QSAFP_EVENT_BOOT, q->latch, 0, 0);
+}
+
+bool armed(const qsafp_t *q)
+{
+    return load32(&q->page->armed) == QSAFP_ARMED;
+}
+
+static void put_deadline(qsafp_t *q, uint64_t ns)
+{
+    qsafp_gate_page_t *p = q->page;
+    store64(&p->deadline_ns, ns);
+    store64(&p->deadline, ns && p->counter_hz ? q->port->counter_at(q->ctx, ns) : 0);
 }
 
 void qsafp_deinit(qsafp_t *q)
 {
     store64(&q->lease_end_ns, 0);
     store32(&q->page->armed, load32(&q->generation));
-    store64(&q->page->deadline_ns, 0);
-    store64(&q->page->deadline, 0);
+    put_deadline(q, 0);
     (void)q->port->set_lease_valid(q->ctx, 0);
 }
 
-qsafp_status_t status_of(qsafp_t *q, uint64_t now, qsafp_phase_t *phase)
+static void see(qsafp_view_t *v, qsafp_status_t status, qsafp_phase_t phase)
+{
+    v->status = (uint32_t)status;
+    v->phase = (uint16_t)phase;
+}
+
+void look_at(qsafp_t *q, uint64_t now, qsafp_view_t *v)
 {
     uint32_t latch = load32(&q->latch);
     uint64_t end = load64(&q->lease_end_ns);
-    *phase = latch ? QSAFP_PHASE_FAILSAFE : QSAFP_PHASE_NONE;
+    v->reason = latch;
+    v->remaining_ns = 0;
     if (latch)
-        return latch == QSAFP_REASON_LEASE_EXPIRED || latch == QSAFP_REASON_NETWORK_TIMEOUT ? QSAFP_STATUS_EXPIRED : QSAFP_STATUS_DENIED;
-    if (load32(&q->page->armed) != QSAFP_ARMED || !end)
-        return q->pending.active ? QSAFP_STATUS_PENDING : QSAFP_STATUS_UNINITIALIZED;
-    bool warn = now >= end - q->lease.policy_ms[0] * 1000000u;
-    *phase = now >= end ? QSAFP_PHASE_GRACE : warn ? QSAFP_PHASE_WARNING : QSAFP_PHASE_ACTIVE;
-    return now >= end ? QSAFP_STATUS_EXPIRED : QSAFP_STATUS_VALID;
+        see(v, latch == QSAFP_REASON_LEASE_EXPIRED || latch == QSAFP_REASON_NETWORK_TIMEOUT ? QSAFP_STATUS_EXPIRED : QSAFP_STATUS_DENIED, QSAFP_PHASE_FAILSAFE);
+    else if (!end || !armed(q))
+        see(v, q->pending.active ? QSAFP_STATUS_PENDING : QSAFP_STATUS_UNINITIALIZED, QSAFP_PHASE_NONE);
+    else if (now >= end) {
+        see(v, QSAFP_STATUS_EXPIRED, QSAFP_PHASE_GRACE);
+        v->reason = QSAFP_REASON_LEASE_EXPIRED;
+    } else {
+        v->remaining_ns = end - now;
+        see(v, QSAFP_STATUS_VALID, v->remaining_ns <= ns_of(q->lease.policy_ms[0]) ? QSAFP_PHASE_WARNING : QSAFP_PHASE_ACTIVE);
+    }
 }
 
 /* The part of the page that readers take under the seqlock. */
 static void publish(qsafp_t *q, uint64_t now)
 {
     qsafp_gate_page_t *p = q->page;
-    qsafp_phase_t phase;
+    qsafp_view_t v;
     port_lock(q);
-    qsafp_status_t status = status_of(q, now, &phase);
+    look_at(q, now, &v);
     store32(&p->seq, p->seq + 1);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     p->serial = q->lease.serial;
-    p->status = (uint32_t)status;
-    p->phase = (uint16_t)phase;
-    p->reason = phase == QSAFP_PHASE_GRACE ? (uint32_t)QSAFP_REASON_LEASE_EXPIRED : load32(&q->latch);
+    p->status = v.status;
+    p->phase = v.phase;
+    p->reason = v.reason;
     memcpy(p->lease_id, q->lease.lease_id, sizeof p->lease_id);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     store32(&p->seq, p->seq + 1);
@@ -181,12 +202,10 @@ static void publish(qsafp_t *q, uint64_t now)
 /* The only writer of the deadline.  A lease that changes meanwhile is taken up before this returns. */
 static uint64_t move_deadline(qsafp_t *q, uint64_t now)
 {
-    uint64_t end, deadline;
+    uint64_t end, last = now + q->cfg.stale_after_ns;
     do {
         end = load64(&q->lease_end_ns);
-        deadline = end < now + q->cfg.stale_after_ns ? end : now + q->cfg.stale_after_ns;
-        store64(&q->page->deadline_ns, deadline);
-        store64(&q->page->deadline, deadline && q->page->counter_hz ? q->port->counter_at(q->ctx, deadline) : 0);
+        put_deadline(q, end < last ? end : last);
     } while (load64(&q->lease_end_ns) != end);
     return end;
 }
@@ -195,7 +214,7 @@ static void drive(qsafp_t *q, uint64_t now)
 {
     bool open = qsafp_gate_check_ns(q->page, now);
     (void)q->port->set_lease_valid(q->ctx, open);
-    if (open && load32(&q->page->armed) != QSAFP_ARMED)
+    if (open && !armed(q))
         (void)q->port->set_lease_valid(q->ctx, 0); /* SAFETY: I4 a fail-safe came between the look and the pin */
     (void)q->port->set_failsafe(q->ctx, load32(&q->latch) != 0);
 }
@@ -203,53 +222,70 @@ static void drive(qsafp_t *q, uint64_t now)
 /* Grace holds, its end latches.  `end` = 0: nothing was ever leased. */
 static void expire(qsafp_t *q, uint64_t now, uint64_t end)
 {
-    if (!end || now < end || load32(&q->page->armed) != QSAFP_ARMED)
+    if (!end || now < end || !armed(q))
         return;
-    if (!(or32(&q->untold, 0) & UNTOLD_EXPIRED) && q->expired_end != end) {
+    if (q->expired_end != end && !(load32(&q->untold) & UNTOLD_EXPIRED)) {
         q->expired_end = end;
-        (void)or32(&q->untold, UNTOLD_EXPIRED);
-        port_kick(q);
+        tell_later(q, UNTOLD_EXPIRED);
     }
-    if (now - end >= q->cfg.policy_ms[1] * 1000000u)
+    if (now - end >= ns_of(q->cfg.policy_ms[1]))
         qsafp_trip(q, load32(&q->answered) ? QSAFP_REASON_LEASE_EXPIRED : QSAFP_REASON_NETWORK_TIMEOUT);
 }
 
 uint64_t qsafp_tick(qsafp_t *q)
 {
-    uint64_t now = port_now(q);
+    uint64_t now = port_now(q), next = q->cfg.tick_ns;
     uint64_t end = move_deadline(q, now);
     drive(q, now);
     expire(q, now, end);
     publish(q, now);
-    uint64_t next = now + q->cfg.tick_ns;
-    uint64_t fail = end + q->cfg.policy_ms[1] * 1000000u;
-    if (end > now && end < next)
-        next = end;
-    else if (end && fail > now && fail < next)
-        next = fail;
-    return next;
+    if (!end)
+        return now + next;
+    uint64_t to = end > now ? end - now : end + ns_of(q->cfg.policy_ms[1]) - now; /* wraps far beyond the next tick when past */
+    return now + (to - 1 < next ? to : next);
+}
+
+/* The status answer, taken from the guard in wire order. */
+#define PART(field) {offsetof(qsafp_t, field), sizeof(((qsafp_t *)0)->field)}
+static const struct { uint16_t at, size; } PARTS[] = {
+    PART(view.remaining_ns), PART(lease.duration_ms), PART(lease.serial), PART(view.status), PART(view.phase), PART(view.reason),
+    PART(view.generation), PART(approvals), PART(set.n), PART(renewals), PART(cfg.model), PART(lease.lease_id), PART(view.flags),
+    PART(view.log_next), PART(view.lease_size), PART(cfg.ueid), PART(log.log_id), PART(log.head), PART(st.latch_seq), PART(st.latch_hash),
+    PART(st.boot), PART(view.now_ns), PART(view.denied),
+};
+enum { INFO_PARTS = 13 };
+
+static void refresh(qsafp_t *q)
+{
+    qsafp_view_t *v = &q->view;
+    v->now_ns = port_now(q);
+    port_lock(q);
+    look_at(q, v->now_ns, v);
+    port_unlock(q);
+    v->generation = load32(&q->generation);
+    v->log_next = q->log.next;
+    v->lease_size = q->st.lease_tree.size;
+    v->denied = q->lease_denied | q->pending.denied; /* who said no, by index */
+    bool renew = v->remaining_ns <= ns_of(q->lease.duration_ms) / 2;
+    v->flags = (uint8_t)((renew ? QSAFP_INFO_RENEW : 0) | (q->contained ? QSAFP_INFO_CONTAINED : 0) | (q->set.lab ? QSAFP_INFO_LAB : 0) |
+                         (q->isolated ? QSAFP_INFO_ISOLATED : 0));
+}
+
+static size_t gather(qsafp_t *q, size_t parts, uint8_t *out)
+{
+    size_t len = 0;
+    refresh(q);
+    for (size_t i = 0; i < parts; len += PARTS[i++].size)
+        memcpy(out + len, (const uint8_t *)q + PARTS[i].at, PARTS[i].size);
+    return len;
 }
 
 void qsafp_info(qsafp_t *q, qsafp_info_t *out)
 {
-    qsafp_phase_t phase;
-    uint64_t now = port_now(q), end = load64(&q->lease_end_ns);
-    memset(out, 0, sizeof *out);
-    port_lock(q);
-    out->status = (uint32_t)status_of(q, now, &phase);
-    port_unlock(q);
-    out->phase = (uint16_t)phase;
-    out->remaining_ns = out->status == QSAFP_STATUS_VALID && end > now ? end - now : 0;
-    out->duration_ms = q->lease.duration_ms;
-    out->serial = q->lease.serial;
-    out->reason = phase == QSAFP_PHASE_GRACE ? (uint32_t)QSAFP_REASON_LEASE_EXPIRED : load32(&q->latch);
-    out->generation = load32(&q->generation);
-    out->approvals = q->approvals;
-    out->total = q->set.n;
-    out->renewals = q->renewals;
-    memcpy(out->model, q->cfg.model, 32);
-    memcpy(out->lease_id, q->lease.lease_id, 16);
-    bool renew = !q->leased || now + q->lease.duration_ms * 500000u >= end;
-    out->flags = (uint8_t)((renew ? QSAFP_INFO_RENEW : 0) | (q->contained ? QSAFP_INFO_CONTAINED : 0) | (q->set.lab ? QSAFP_INFO_LAB : 0) |
-                           (q->isolated ? QSAFP_INFO_ISOLATED : 0));
+    (void)gather(q, INFO_PARTS, (uint8_t *)out);
+}
+
+size_t status_answer(qsafp_t *q, uint8_t *out)
+{
+    return gather(q, sizeof PARTS / sizeof *PARTS, out);
 }

@@ -29,13 +29,11 @@ static int verify(qsafp_t *q, qsafp_tbs_t *what, const qsafp_cose_sig *s, int in
 /* A failed verification: an anomaly record; the vote of that index is gone for this request (requirements note 10). */
 static int forged(qsafp_t *q, int index)
 {
-    qsafp_record_t r = {.event = QSAFP_EVENT_ANOMALY, .reason = QSAFP_REASON_INVALID_SIGNATURES};
-    r.data[0] = (uint8_t)index;
     if (q->pending.active) {
         q->pending.spent |= bit(index);
         q->pending.forged = true;
     }
-    int err = qsafp_note(q, &r);
+    int err = note(q, QSAFP_EVENT_ANOMALY, QSAFP_REASON_INVALID_SIGNATURES, 0, index);
     return err ? err : QSAFP_E_BAD_SIGNATURE;
 }
 
@@ -107,7 +105,7 @@ static int arm(qsafp_t *q, uint32_t generation)
 {
     if (load32(&q->generation) != generation || !cas32(&q->latch, q->st.latch, QSAFP_REASON_NONE))
         return QSAFP_E_LATCHED; /* only the latch that is on record, and answered, is cleared */
-    if (load32(&q->page->armed) == QSAFP_ARMED)
+    if (armed(q))
         return 0; /* an open gate stays open: a renewal */
     return cas32(&q->page->armed, generation, QSAFP_ARMED) ? 0 : QSAFP_E_LATCHED;
 }
@@ -131,7 +129,7 @@ static void adopt(qsafp_t *q, const uint8_t *token, size_t len)
     q->leased = true;
     q->approvals = q->set.m;
     store32(&q->answered, 0);
-    store64(&q->lease_end_ns, p->t0_ns + p->claims.duration_ms * 1000000u);
+    store64(&q->lease_end_ns, p->t0_ns + ns_of(p->claims.duration_ms));
     port_unlock(q);
     q->st.lease_tree = p->tree;
     memcpy(q->lease_token, token, len);
@@ -144,14 +142,16 @@ static int record_lease(qsafp_t *q, const uint8_t *token, size_t len, bool renew
     qsafp_sha256(hash, token, len);
     int err = q->port->evidence_put(q->ctx, hash, token, len);
     if (!err && released)
-        err = note(q, QSAFP_EVENT_FAILSAFE_RELEASED, q->st.latch, hash);
+        err = note(q, QSAFP_EVENT_FAILSAFE_RELEASED, q->st.latch, hash, 0);
     if (!err)
-        err = note(q, renewal ? QSAFP_EVENT_LEASE_RENEWED : QSAFP_EVENT_LEASE_ISSUED, 0, hash);
+        err = note(q, renewal ? QSAFP_EVENT_LEASE_RENEWED : QSAFP_EVENT_LEASE_ISSUED, 0, hash, 0);
     if (released && !err) {
         q->st.latch = 0;
         err = state_save(q);
     }
+    port_lock(q);
     q->pending.active = false;
+    port_unlock(q);
     if (err)
         qsafp_trip(q, QSAFP_REASON_LOG_FULL);
     return err;
@@ -256,14 +256,10 @@ static int judge(const qsafp_t *q, qsafp_bytes payload, bool revocation, answer_
 
 static int record_denial(qsafp_t *q, int index, const answer_t *a, bool deny, qsafp_bytes token)
 {
-    qsafp_record_t r = {.event = deny ? QSAFP_EVENT_LEASE_DENIED : QSAFP_EVENT_VALIDATOR_RESPONSE, .reason = (uint32_t)a->code, .flags = RECORD_EVIDENCE};
-    r.data[0] = (uint8_t)index;
-    qsafp_sha256(r.evidence, token.p, token.len);
-    if (q->port->evidence_put(q->ctx, r.evidence, token.p, token.len)) {
-        r.flags = 0; /* a denial counts even where its evidence cannot be kept */
-        memset(r.evidence, 0, sizeof r.evidence);
-    }
-    return qsafp_note(q, &r);
+    uint8_t hash[32];
+    qsafp_sha256(hash, token.p, token.len);
+    bool kept = q->port->evidence_put(q->ctx, hash, token.p, token.len) == 0; /* a denial counts even where its evidence cannot be kept */
+    return note(q, deny ? QSAFP_EVENT_LEASE_DENIED : QSAFP_EVENT_VALIDATOR_RESPONSE, (uint32_t)a->code, kept ? hash : 0, index);
 }
 
 static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)

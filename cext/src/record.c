@@ -10,6 +10,13 @@ void qsafp_record_encode(const qsafp_record_t *r, uint8_t out[256])
     memcpy(out, "QAR1", 4);
 }
 
+void record_new(qsafp_record_t *r, qsafp_event_t event, uint32_t reason)
+{
+    memset(r, 0, sizeof *r);
+    r->event = (uint16_t)event;
+    r->reason = reason;
+}
+
 int record_check(const qsafp_record_t *r)
 {
     static const uint8_t none[16];

@@ -20,6 +20,8 @@ static inline bool record_sealed(uint32_t seq)
     return seq % QSAFP_SECTOR_SLOTS == QSAFP_SECTOR_SLOTS - 1;
 }
 
+/* Blank but for these. */
+void record_new(qsafp_record_t *r, qsafp_event_t event, uint32_t reason);
 /* 0, or MALFORMED: magic, event, flags, padding, sequence below QSAFP_SEQ_MAX; not the chain. */
 QSAFP_MUST_USE int record_check(const qsafp_record_t *r);
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests and envelopes: the bytes this guard proposes (HW-6, decisions 5, 6, 7, 9). */
 #include "core.h"
+#include "record.h"
 #include "shape.h"
 
 /* A request is pending until finish, abandonment or half its duration. */
 bool pending_live(const qsafp_t *q, uint64_t now)
 {
-    return q->pending.active && now - q->pending.t0_ns < q->pending.claims.duration_ms * 500000u;
+    return q->pending.active && now - q->pending.t0_ns < ns_of(q->pending.claims.duration_ms) / 2;
 }
 
 static int draw(qsafp_t *q, uint64_t serial, uint8_t out[32])
@@ -42,7 +43,8 @@ static void claim_static(const qsafp_t *q, qsafp_claims_t *c)
 /* The log up to this request's own record, durable, and the tree over it (I8). */
 static int claim_log(qsafp_t *q, qsafp_pending_t *p)
 {
-    qsafp_record_t r = {.event = QSAFP_EVENT_VALIDATOR_QUERY};
+    qsafp_record_t r;
+    record_new(&r, QSAFP_EVENT_VALIDATOR_QUERY, 0);
     memcpy(r.data, p->claims.nonce, 16);
     memcpy(r.data + 16, p->claims.lease_id, 16);
     int err = qsafp_note(q, &r);
@@ -89,10 +91,10 @@ static qsafp_bytes encode(uint8_t *out, size_t cap, const item_t *row, size_t ro
 
 static qsafp_bytes request_body(qsafp_t *q, const qsafp_pending_t *p, uint8_t *out, size_t cap)
 {
-    qsafp_phase_t phase;
-    body_t b = {.payload = {p->payload, p->payload_len}, .boot = q->st.boot, .workloads = q->workloads, .serial = q->lease.serial};
-    b.status = (uint32_t)status_of(q, port_now(q), &phase);
-    b.phase = (uint32_t)phase;
+    qsafp_view_t v;
+    look_at(q, port_now(q), &v);
+    body_t b = {.payload = {p->payload, p->payload_len}, .boot = q->st.boot, .workloads = q->workloads, .serial = q->lease.serial,
+                .status = v.status, .phase = v.phase};
     memcpy(b.input_hash, q->input_hash, sizeof b.input_hash);
     return encode(out, cap, ROWS(BODY), &b);
 }
@@ -143,18 +145,19 @@ int qsafp_begin(qsafp_t *q)
     if (pending_live(q, port_now(q)))
         return 0;
     qsafp_pending_t *p = &q->pending;
-    p->active = false;
+    port_lock(q); /* the deadline thread shows whether a request is pending */
     memset(p, 0, sizeof *p);
+    port_unlock(q);
     err = build(q, p);
     if (err)
         return err;
     q->st.serial = p->claims.serial;
-    err = q->port->log_sync(q->ctx);
-    if (!err)
-        err = state_save(q); /* SAFETY: I6 serial and head are durable before the request leaves */
+    err = sync_and_save(q); /* SAFETY: I6 serial and head are durable before the request leaves */
     if (err)
         return err;
+    port_lock(q);
     p->active = true;
+    port_unlock(q);
     (void)q->port->toggle_validator_req(q->ctx);
     return 0;
 }

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Calls of the port that many make. */
+#include "core.h"
+
+void port_lock(const qsafp_t *q)
+{
+    if (q->port->lock)
+        q->port->lock(q->ctx);
+}
+
+void port_unlock(const qsafp_t *q)
+{
+    if (q->port->unlock)
+        q->port->unlock(q->ctx);
+}
+
+void port_kick(const qsafp_t *q)
+{
+    if (q->port->kick)
+        q->port->kick(q->ctx);
+}
+
+uint64_t port_now(const qsafp_t *q)
+{
+    return q->port->now_ns(q->ctx);
+}
+
+int sync_and_save(qsafp_t *q)
+{
+    int err = q->port->log_sync(q->ctx);
+    return err ? err : state_save(q);
+}
