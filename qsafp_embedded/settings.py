@@ -5,43 +5,57 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["read_toml", "settings"]
+__all__ = ["known", "parse_toml", "read_toml", "settings"]
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Parse TOML text; raises ConfigError that begins with ``where``."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as why:
+        raise ConfigError(f"{where}: not TOML: {why}") from why
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file; raises ConfigError that names the file."""
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as why:
-        raise ConfigError(f"{path}: {why.strerror}") from why
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as why:
-        raise ConfigError(f"{path}: not TOML: {why}") from why
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as why:
+        raise ConfigError(f"{path}: cannot read the configuration: {getattr(why, 'strerror', None) or why}") from why
+    return parse_toml(text, str(path))
+
+
+def known(table: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    """Check that every key of ``table`` is one of ``names``; raises ConfigError with the nearest valid one."""
+    valid = tuple(names)
+    for key in table:
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, 1, 0.0)[0]
+            raise ConfigError(f"{where}: unknown key '{key}'; the nearest valid one is '{near}'")
 
 
 def settings(table: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return ``defaults`` overlaid with ``table``.
+    """Return ``defaults`` overlaid with ``table``; an integer may stand for a float.
 
     Args: defaults: every valid key; a type instead of a value marks a key that must be given.
     Raises: ConfigError for an unknown key, a wrong type or a missing one, naming ``where``.
     """
-    for key in table:
-        if key not in defaults:
-            near = difflib.get_close_matches(key, defaults, 1, 0.5)
-            raise ConfigError(f"{where}: unknown key {key!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+    known(table, defaults, where)
     out: dict[str, Any] = {}
     for key, default in defaults.items():
         kind = default if isinstance(default, type) else type(default)
         value = table.get(key, default)
         if isinstance(value, type):
-            raise ConfigError(f"{where}: {key!r} is missing")
+            raise ConfigError(f"{where}: '{key}' is missing")
+        if kind is float and type(value) is int:
+            value = float(value)
         if type(value) is not kind:
-            raise ConfigError(f"{where}: {key!r} must be {kind.__name__}, not {type(value).__name__}")
+            raise ConfigError(f"{where}: '{key}' must be {kind.__name__}, not {type(value).__name__}")
         out[key] = value
     return out

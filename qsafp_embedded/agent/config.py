@@ -3,16 +3,33 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..settings import parse_toml, read_toml, settings
 
-__all__ = ["Config", "load", "parse"]
+__all__ = ["DEFAULTS", "Config", "load", "parse"]
+
+# Every key of agent.toml; a type marks one that must be given.
+DEFAULTS: dict[str, Any] = {
+    "guard_socket": str,
+    "set": str,
+    "relay_key": str,
+    "relay_cert": str,
+    "evidence_dir": str,
+    "control_socket": str,
+    "guard_config": "",
+    "stop_guard": False,
+    "renew_fraction": 0.5,
+    "backoff_max_s": 15.0,
+    "poll": True,
+    "timeout_s": 10.0,
+}
+RANGES = {"renew_fraction": (0.05, 0.95), "backoff_max_s": (0.1, 15.0), "timeout_s": (0.1, 600.0)}
 
 
 @dataclass(frozen=True)
@@ -32,55 +49,32 @@ class Config:
     relay_cert: Path
     evidence_dir: Path
     control_socket: Path
-    guard_config: Path | None = None
-    stop_guard: bool = False
-    renew_fraction: float = 0.5
-    backoff_max_s: float = 15.0
-    poll: bool = True
-    timeout_s: float = 10.0
+    guard_config: Path | None
+    stop_guard: bool
+    renew_fraction: float
+    backoff_max_s: float
+    poll: bool
+    timeout_s: float
 
 
-RANGES = {"renew_fraction": (0.05, 0.95), "backoff_max_s": (0.1, 3600.0), "timeout_s": (0.1, 600.0)}
-NAMES = tuple(f.name for f in fields(Config))
-KINDS = {f.name: str(f.type) for f in fields(Config)}
-
-
-def _value(key: str, value: Any, directory: Path, where: str) -> Any:
-    kind = KINDS[key]
-    if kind == "bool":
-        if not isinstance(value, bool):
-            raise ConfigError(f"{where}: '{key}' is true or false")
-        return value
-    if kind == "float":
-        low, high = RANGES[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ConfigError(f"{where}: '{key}' is not a number in {low:g}..{high:g}")
-        return float(value)
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"{where}: '{key}' is not a path")
-    return Path(os.path.normpath(directory / value))
+def _build(table: Mapping[str, Any], directory: Path, where: str) -> Config:
+    values = settings(table, DEFAULTS, where)
+    for key, (low, high) in RANGES.items():
+        if not low <= values[key] <= high:  # a NaN is in no range
+            raise ConfigError(f"{where}: '{key}' is not in {low:g}..{high:g}")
+    for key, default in DEFAULTS.items():
+        if default is str and not values[key]:
+            raise ConfigError(f"{where}: '{key}' is empty")
+        if isinstance(values[key], str):
+            values[key] = Path(os.path.normpath(directory / values[key])) if values[key] else None
+    return Config(**values)
 
 
 def parse(text: str, directory: Path, *, where: str = "agent.toml") -> Config:
     """Read the text of a configuration; raises ConfigError naming the key."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as why:
-        raise ConfigError(f"{where}: {why}") from why
-    for key in table:
-        if key not in NAMES:
-            near = difflib.get_close_matches(key, NAMES, 1, 0.0)[0]
-            raise ConfigError(f"{where}: unknown key '{key}'; the nearest valid one is '{near}'")
-    for f in fields(Config):
-        if f.default is MISSING and f.name not in table:
-            raise ConfigError(f"{where}: '{f.name}' is missing")
-    return Config(**{k: _value(k, v, directory, where) for k, v in table.items()})
+    return _build(parse_toml(text, where), directory, where)
 
 
 def load(path: Path) -> Config:
     """Read a configuration file; raises ConfigError if it is missing or wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as why:
-        raise ConfigError(f"{path}: cannot read the configuration: {why}") from why
-    return parse(text, path.parent.absolute(), where=str(path))
+    return _build(read_toml(path), path.parent.absolute(), str(path))

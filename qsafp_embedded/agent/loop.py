@@ -9,6 +9,7 @@ import os
 import random
 import signal
 from collections import deque
+from collections.abc import Coroutine
 from pathlib import Path
 
 from .. import keys, sets
@@ -43,6 +44,11 @@ def load_set(path: Path) -> sets.ValidatorSet:
 
 def _say(text: str) -> None:
     print(f"agent: {text}", flush=True)
+
+
+async def _within(seconds: float | None, work: Coroutine[None, None, bool]) -> bool:
+    async with asyncio.timeout(seconds):
+        return await work
 
 
 class Agent:
@@ -86,7 +92,8 @@ class Agent:
             if beat:
                 notify("WATCHDOG=1")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._kick.wait(), self._pause(beat))
+                async with asyncio.timeout(self._pause(beat)):  # wait_for may swallow a cancellation
+                    await self._kick.wait()
             self._kick.clear()
 
     async def _close(self) -> None:
@@ -153,7 +160,7 @@ class Agent:
         self._round = Round(self._peers, self._members, self._owner, longest=self._config.backoff_max_s)
         self._votes = self._round.votes
         life = max(0.2, status.duration_ms / 2e3) if status.duration_ms else None
-        self._task = asyncio.create_task(asyncio.wait_for(self._round.run(), life))
+        self._task = asyncio.create_task(_within(life, self._round.run()))
         self._task.add_done_callback(lambda _: self._kick.set())
 
     def _finished(self, task: asyncio.Task[bool]) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
+import re
 import sys
 
 from ..errors import QsafpError
@@ -15,16 +17,39 @@ __all__ = ["main", "parser"]
 GROUPS = ("init", "validators", "run", "status", "audit", "stop", "doctor", "test", "keygen", "completion")
 
 
+START = """start here:
+  qsafp init --profile lab --dir ~/lab          make device, validators and agent in one directory
+  qsafp validators up --dir ~/lab               run the validators; leave it running
+  python -m qsafp_embedded.agent --config ~/lab/agent/agent.toml
+                                                run the agent, which starts the guard; leave it running
+  qsafp status --watch --dir ~/lab              look at the lease
+  qsafp run --dir ~/lab -- python infer.py      run something that stops when the lease does
+  qsafp doctor --dir ~/lab                      if something is wrong"""
+CHOICE = re.compile(r"invalid choice: '(?P<said>[^']*)' \(choose from (?P<known>.*)\)$")
+
+
 class _Parser(argparse.ArgumentParser):
     """One clear line instead of the whole usage."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {_nearer(message)}; see {self.prog} --help\n")
+
+
+def _nearer(message: str) -> str:
+    """Name the nearest choice instead of all."""
+    found = CHOICE.search(message)
+    near = difflib.get_close_matches(found["said"], re.findall(r"[\w-]+", found["known"]), 1, 0.4) if found else []
+    return f"{message[: found.start()]}no '{found['said']}' here; did you mean '{near[0]}'?" if found and near else message
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the whole command line, as completion reads it too."""
-    top = _Parser(prog="qsafp", description="Leases for AI on devices: it infers only while a quorum allows it.")
+    top = _Parser(
+        prog="qsafp",
+        description="Leases for AI on devices: it infers only while a quorum allows it.",
+        epilog=START,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for name in GROUPS:
         importlib.import_module(f".{name}", __name__).add(commands)
@@ -33,7 +58,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser().print_help()
+        return 2
+    args = parser().parse_args(words)
     try:
         code = args.run(args)
         sys.stdout.flush()

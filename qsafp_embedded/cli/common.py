@@ -14,27 +14,69 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..settings import read_toml
+from .templates import Folders
 
-__all__ = ["Commands", "Home", "ask_agent", "command", "default_dir", "emit", "home_of"]
+__all__ = ["Commands", "Home", "ask_agent", "command", "emit", "folders", "group", "home_of"]
 
 Commands = Any  # what add_subparsers returns; argparse does not export its type
 
 
-def default_dir() -> Path:
-    """Return QSAFP_DIR, else /var/lib/qsafp for root, else the user's data directory."""
-    named = os.environ.get("QSAFP_DIR")
-    if named:
-        return Path(named)
+def _default_folders() -> Folders:
+    """Return where things are without ``--dir``: QSAFP_DIR, else /etc, /var/lib and /run for root, else the XDG folders."""
+    if named := os.environ.get("QSAFP_DIR"):
+        return folders(Path(named))
     if os.geteuid() == 0:
-        return Path("/var/lib/qsafp")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "qsafp"
+        return Folders(Path("/etc/qsafp"), Path("/var/lib/qsafp"), Path("/run/qsafp"))
+
+    def xdg(variable: str, otherwise: str) -> Path:
+        return Path(os.environ.get(variable) or Path.home() / otherwise) / "qsafp"
+
+    state = xdg("XDG_STATE_HOME", ".local/state")
+    run = xdg("XDG_RUNTIME_DIR", "") if os.environ.get("XDG_RUNTIME_DIR") else state / "run"
+    return Folders(xdg("XDG_CONFIG_HOME", ".config"), state, run)
+
+
+def folders(root: Path | None) -> Folders:
+    """Return where things are under one ``--dir``; the default places if None."""
+    if root is None:
+        return _default_folders()
+    root = root.absolute()
+    return Folders(root, root, root / "run")
 
 
 @dataclass(frozen=True)
 class Home:
-    """A directory that ``qsafp init`` laid out."""
+    """What ``qsafp init`` laid out: configuration under ``root``, state there too unless it has a folder of its own."""
 
     root: Path
+    kept: Path | None = None
+    given: bool = True
+
+    def hint(self, words: str) -> str:
+        """A command for people to copy, with the ``--dir`` that it needs."""
+        return f"qsafp {words}{f' --dir {self.root}' if self.given else ''}"
+
+    @property
+    def start_agent(self) -> str:
+        """The command that starts the agent."""
+        return f"python -m qsafp_embedded.agent --config {self.agent_toml}"
+
+    @property
+    def state(self) -> Path:
+        """Where programs keep what changes."""
+        return self.kept or self.root
+
+    @property
+    def last_lease(self) -> Path:
+        """The newest lease, which the agent keeps."""
+        return self._named(self.agent_toml, "evidence_dir") / "last-lease.cbor"
+
+    def _named(self, toml: Path, key: str) -> Path:
+        """A path that a configuration names; raises ConfigError."""
+        value = read_toml(toml).get(key)
+        if not isinstance(value, str):
+            raise ConfigError(f"{toml}: '{key}' is missing or no path")
+        return (toml.parent / value).resolve()
 
     @property
     def guard_toml(self) -> Path:
@@ -49,8 +91,7 @@ class Home:
     @property
     def run(self) -> Path:
         """Where the sockets of the lease are, as guard.toml says; raises ConfigError."""
-        table = read_toml(self.guard_toml)
-        return (self.guard_toml.parent / str(table.get("run_dir", "../run/main"))).resolve()
+        return self._named(self.guard_toml, "run_dir")
 
     @property
     def ctl(self) -> Path:
@@ -60,21 +101,22 @@ class Home:
     @property
     def agent(self) -> Path:
         """The agent's control socket."""
-        return self.run / "agent.sock"
+        return self._named(self.agent_toml, "control_socket")
 
     @property
     def set_document(self) -> Path:
         """The set document that the guard trusts."""
-        return (self.guard_toml.parent / str(read_toml(self.guard_toml).get("set", ""))).resolve()
+        return self._named(self.guard_toml, "set")
 
     @property
     def enrolment(self) -> dict[str, str]:
         """The public enrolment: ueid, key, log_id in hex, lease name; raises ConfigError."""
-        path = self.root / "guard" / "enrolment.json"
+        path = self._named(self.guard_toml, "state_dir").parent / "enrolment.json"
         try:
             found = json.loads(path.read_text())
-        except (OSError, ValueError) as why:
-            raise ConfigError(f"{path}: no enrolment ({why}); make it: qsafp init") from why
+            bytes.fromhex(found["ueid"])
+        except (OSError, ValueError, KeyError, TypeError) as why:
+            raise ConfigError(f"{path}: no enrolment of a device ({why}); qsafp init makes one") from why
         return {k: str(v) for k, v in found.items()}
 
     @property
@@ -84,22 +126,41 @@ class Home:
 
     def validators(self) -> list[Path]:
         """The directories of the validators on this host, by index."""
-        found = [p for p in self.root.glob("validator-*") if p.name[10:].isdecimal() and (p / "validator.toml").exists()]
+        found = [p for p in self.state.glob("validator-*") if p.name[10:].isdecimal() and (p / "validator.toml").exists()]
         return sorted(found, key=lambda p: int(p.name[10:]))
 
 
 def home_of(args: argparse.Namespace) -> Home:
-    """Return the directory that a command works on; raises ConfigError if nothing was made there."""
-    home = Home(Path(args.dir).absolute())
+    """Return what a command works on; raises ConfigError if nothing was made there."""
+    f = folders(args.dir)
+    home = Home(f.config, f.state, args.dir is not None)
     if not home.guard_toml.exists():
-        raise ConfigError(f"{home.root}: nothing was set up here; run: qsafp init --profile lab --dir {args.dir}")
+        raise ConfigError(f"{home.root}: nothing was set up here; run: {home.hint('init --profile lab')}")
     return home
 
 
-def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
-    """Add one command with the options that all have."""
-    p: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    p.add_argument("--dir", default=str(default_dir()), metavar="D", help="directory made by qsafp init (default: %(default)s)")
+def _describe(text: str, examples: str) -> dict[str, Any]:
+    shown = "".join(f"\n  {line}" for line in examples.splitlines())
+    return {
+        "help": text,
+        "description": text[0].upper() + text[1:] + ".",
+        "epilog": f"example{'s' * (examples.count(chr(10)) > 0)}:{shown}" if examples else None,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def group(commands: Commands, name: str, text: str, examples: str) -> Commands:
+    """Add a command that has sub-commands and return them."""
+    parser = commands.add_parser(name, **_describe(text, examples))
+    return parser.add_subparsers(metavar="ACT", required=True)
+
+
+def command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str, examples: str = ""
+) -> argparse.ArgumentParser:
+    """Add one command with the options that all have; ``examples`` are whole lines for people to copy."""
+    p: argparse.ArgumentParser = commands.add_parser(name, **_describe(text, examples))
+    p.add_argument("--dir", type=Path, metavar="D", help="directory made by qsafp init --dir (default: the system's or the user's)")
     p.add_argument("--json", action="store_true", help="answer in JSON")
     p.set_defaults(run=run)
     return p

@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 from .._tables import Phase
 from ..client import GuardClient
-from ..errors import QsafpError
+from ..errors import ConfigError, QsafpError
 from ..validator import admin_client
 from .common import Commands, Home, ask_agent, command, emit, home_of
 
 __all__ = ["Finding", "add", "examine"]
 
-SOCKET_PATH_MAX = 107
 DISK_MIN = 100 << 20
 SECRETS = ("guard/state/*.key", "agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0")
 
@@ -34,7 +33,7 @@ class Finding(NamedTuple):
 
 def add(commands: Commands) -> None:
     """Add ``doctor``."""
-    command(commands, "doctor", _run, "look for what is wrong, and say what helps")
+    command(commands, "doctor", _run, "look for what is wrong, and say what helps", "qsafp doctor --dir ~/lab")
 
 
 def examine(home: Home) -> Iterator[Finding]:
@@ -44,28 +43,25 @@ def examine(home: Home) -> Iterator[Finding]:
     yield from _guard(home)
     yield from _agent(home)
     for path in home.validators():
-        yield _validator(path)
+        yield _validator(home, path)
     yield from _host(home)
 
 
 def _files(home: Home) -> Iterator[Finding]:
     bad = 0
     for pattern in SECRETS:
-        for path in home.root.glob(pattern):
+        for path in {*home.root.glob(pattern), *home.state.glob(pattern)}:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
                 bad += 1
                 yield Finding("keys", False, f"{path}: mode {mode:04o} lets others at it", f"chmod 600 {path}")
     if not bad:
         yield Finding("keys", True, "only their owner can read them")
-    k0, set_key = home.root / "auditor" / "k0", home.root / "set" / "set.key"
+    k0, set_key = home.state / "auditor" / "k0", home.root / "set" / "set.key"
     if k0.exists():
         yield Finding("auditor", None, f"{k0} is still here: whoever has it can forge seals", "hand it over, then delete it here")
     if set_key.exists():
         yield Finding("set key", None, f"{set_key} is still here: whoever has it can replace validators", "move it to an offline medium")
-    longest = len(str(home.agent))
-    fits = longest <= SOCKET_PATH_MAX
-    yield Finding("paths", fits, f"socket paths of {longest} bytes", "" if fits else "choose a shorter --dir")
 
 
 def _set(home: Home) -> Iterator[Finding]:
@@ -87,10 +83,10 @@ def _guard(home: Home) -> Iterator[Finding]:
         with GuardClient.connect(home.ctl) as guard:
             s = guard.status()
     except QsafpError as why:
-        yield Finding("guard", False, str(why), f"python -m qsafp_embedded.agent --config {home.agent_toml}  (it starts the guard)")
+        yield Finding("guard", False, str(why).partition(";")[0], f"start the agent, which starts it: {home.start_agent}")
         return
     open_ = s.phase in (Phase.ACTIVE, Phase.WARNING)
-    helps = {Phase.FAILSAFE: f"qsafp unlock --dir {home.root}", Phase.GRACE: "start or reach the validators: the next lease resumes it"}
+    helps = {Phase.FAILSAFE: home.hint("unlock"), Phase.GRACE: "start or reach the validators: the next lease resumes it"}
     remedy = "" if open_ else helps.get(Phase(s.phase), "start the validators and the agent")
     yield Finding("lease", open_, f"{s.phase_name.lower()}, {s.status_name}, {s.reason_name}, serial {s.serial}", remedy)
 
@@ -98,7 +94,7 @@ def _guard(home: Home) -> Iterator[Finding]:
 def _agent(home: Home) -> Iterator[Finding]:
     a = ask_agent(home, "status")
     if a is None:
-        yield Finding("agent", False, f"nobody answers on {home.agent}", f"python -m qsafp_embedded.agent --config {home.agent_toml}")
+        yield Finding("agent", False, f"nobody answers on {home.agent}", home.start_agent)
         return
     said, helps = a["error"], "see what is said of the validators"
     yield Finding("agent", not said, said or f"pid {a['agent']}, {a['renewals']} renewals", helps if said else "")
@@ -109,18 +105,20 @@ def _agent(home: Home) -> Iterator[Finding]:
             yield Finding(f"validator {v['index']}", False, f"{v['state']}: {v['text']}", "is it running, its port reachable?")
 
 
-def _validator(path: Path) -> Finding:
+def _validator(home: Home, path: Path) -> Finding:
     try:
         found = admin_client.health(path / "admin.sock")
+    except ConfigError:
+        return Finding(path.name, False, "does not run", home.hint("validators up"))
     except QsafpError as why:
-        return Finding(path.name, False, str(why), f"python -m qsafp_embedded.validator --config {path / 'validator.toml'}")
+        return Finding(path.name, False, str(why), "see what it says on standard error; restart it")
     good = found.get("store") == "ok"
     seen = f"epoch {found.get('epoch')}, store {found.get('store')}"
     return Finding(path.name, good, seen, "" if good else "free its disk, then restart it")
 
 
 def _host(home: Home) -> Iterator[Finding]:
-    free = shutil.disk_usage(home.root).free
+    free = shutil.disk_usage(home.state).free
     yield Finding("disk", free >= DISK_MIN, f"{free >> 20} MiB free", "" if free >= DISK_MIN else "make room: a full log closes the gate")
     source = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
     if source.exists():

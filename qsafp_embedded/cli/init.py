@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import shutil
 import socket
@@ -18,93 +19,134 @@ from .. import keys, sets
 from .._core import sha256
 from ..errors import ConfigError, QsafpError
 from ..validator.tls import make_certificate, spki_of_key
-from .common import Commands, command, emit
+from .common import Commands, Home, command, emit, folders
+from .templates import Folders, agent_toml, device_toml, guard_toml, validator_toml
 
 __all__ = ["PROFILES", "Plan", "add", "make"]
 
 PROFILES = {"lab": (3, 3), "home": (2, 3), "fleet": (4, 6)}
-YEAR_MS = 365 * 24 * 3600 * 1000
-SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
+SOCKET_PATH_MAX = 107
+MONTH_MS = 31 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to make: directory, profile, suite, model file or None, duration of leases in ms."""
+    """What to make: directory, profile, suite, model file or None, duration of leases in ms; ``places`` instead of one directory."""
 
     root: Path
     profile: str = "lab"
     suite: str = "ed25519"
     model: Path | None = None
     duration_ms: int = 60_000
+    places: Folders | None = None
+
+    @property
+    def folders(self) -> Folders:
+        """Where things go."""
+        return self.places or folders(self.root)
 
 
 def add(commands: Commands) -> None:
     """Add ``init``."""
-    p = command(commands, "init", _run, "make a device, its validators, an agent and the set document in one directory")
+    p = command(
+        commands,
+        "init",
+        _run,
+        "make a device, its validators, an agent and the set document; all of it or nothing",
+        "qsafp init --profile lab --dir ~/lab          # to try it: one directory, everything in it\n"
+        "qsafp init --profile fleet --model model.onnx  # /etc, /var/lib and /run for root, else ~/.config, ~/.local/state",
+    )
     p.add_argument("--profile", choices=sorted(PROFILES), required=True, help="lab: 3 of 3, home: 2 of 3, fleet: 4 of 6; all on this host")
     p.add_argument("--model", type=Path, metavar="FILE", help="model that leases name by its SHA-256")
     p.add_argument("--suite", choices=sorted(sets.SUITES), default="ed25519", help="signatures of validators (default: %(default)s)")
-    p.add_argument("--duration-ms", type=int, default=60_000, metavar="MS", help="length of a lease (default: %(default)s)")
+    p.add_argument("--duration-ms", type=_duration, default=60_000, metavar="MS", help="length of a lease (default: %(default)s)")
+
+
+def _duration(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= MONTH_MS:
+        raise argparse.ArgumentTypeError(f"not in 1..{MONTH_MS}")
+    return value
 
 
 def _run(args: argparse.Namespace) -> int:
-    plan = Plan(Path(args.dir).absolute(), args.profile, args.suite, args.model, args.duration_ms)
+    f = folders(args.dir)
+    plan = Plan(f.config, args.profile, args.suite, args.model, args.duration_ms, f)
     enrolment = make(plan)
     m, n = PROFILES[plan.profile]
-    d = args.dir
+    home = Home(f.config, f.state, args.dir is not None)
+    set_key = home.root / "set" / "set.key"
+    where = " and ".join(dict.fromkeys(map(str, (f.config, f.state))))
     lines = [
-        f"made {d}: device {enrolment['ueid'][:16]}…, {m} of {n} validators ({plan.suite}), LAB: all on this host",
-        f"  start validators: qsafp validators up --dir {d}",
-        f"  start the agent:  python -m qsafp_embedded.agent --config {d}/agent/agent.toml",
-        f"  look:             qsafp status --dir {d}",
-        f"  auditor's key, hand it over and delete it here: {d}/auditor/k0",
+        f"made {where}: device {enrolment['ueid'][:16]}…, {m} of {n} validators ({plan.suite}), LAB: all on this host",
+        f"  1. start the validators:  {home.hint('validators up')}",
+        f"  2. start the agent:       {home.start_agent}",
+        f"  3. look:                  {home.hint('status --watch')}",
+        f"  4. run something:         {home.hint('run')} -- CMD",
+        f"hand the auditor's key over and delete it here: {f.state / 'auditor' / 'k0'}",
     ]
-    if plan.profile != "lab":
-        lines.append(f"  set key, take it offline now: {d}/set/set.key")
-    emit(args, {"dir": str(plan.root), "m": m, "n": n, "suite": plan.suite, "lab": True, **enrolment}, "\n".join(lines))
+    if plan.profile == "lab":
+        lines.append(f"LAB set key, good for experiments only: {set_key}")
+    else:
+        lines.append(f"take the set key offline now, who has it can replace the validators: {set_key}")
+    emit(args, {"dir": str(f.config), "m": m, "n": n, "suite": plan.suite, "lab": True, **enrolment}, "\n".join(lines))
     return 0
 
 
 def make(plan: Plan) -> dict[str, str]:
     """Make it all beside the target and rename; returns the public enrolment.  Raises ConfigError, QsafpError."""
-    if plan.root.exists() and (not plan.root.is_dir() or any(plan.root.iterdir())):
-        raise ConfigError(f"{plan.root}: something is there already, and init never overwrites; choose another --dir or move it away")
-    part = plan.root.with_name(f"{plan.root.name}.tmp-{secrets.token_hex(4)}")
+    final = plan.folders
+    longest = final.run / "main" / "agent.sock"
+    if len(os.fsencode(longest)) > SOCKET_PATH_MAX:
+        raise ConfigError(f"{longest}: longer than the {SOCKET_PATH_MAX} bytes of a socket's path; choose a shorter --dir")
+    targets = list(dict.fromkeys((final.config, final.state)))
+    for target in targets:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ConfigError(f"{target}: something is there already, and init never overwrites; choose another --dir or move it away")
+    parts = {t: t.with_name(f"{t.name}.tmp-{secrets.token_hex(4)}") for t in targets}
     try:
-        part.mkdir(parents=True, mode=0o755)
+        for part in parts.values():
+            part.mkdir(parents=True, mode=0o755)
+        enrolment = _fill(Folders(parts[final.config], parts[final.state], parts[final.config] / "run"), plan)
+        for target, part in parts.items():
+            part.rename(target)
     except OSError as why:
-        raise ConfigError(f"{part.parent}: cannot make a directory here: {why.strerror}") from why
-    try:
-        enrolment = _fill(part, plan)
-        part.rename(plan.root)
+        raise ConfigError(f"{why.filename or final.config}: cannot make it: {why.strerror or why}") from why
     finally:
-        shutil.rmtree(part, ignore_errors=True)  # gone already if all went well
+        for part in parts.values():
+            shutil.rmtree(part, ignore_errors=True)  # gone already if all went well
     return enrolment
 
 
-def _fill(part: Path, plan: Plan) -> dict[str, str]:
+def _fill(f: Folders, plan: Plan) -> dict[str, str]:
+    """Fill the folders ``f``; what is written names the places where they will be."""
     m, n = PROFILES[plan.profile]
-    for name in ("guard", "agent", "set", "auditor", *(f"validator-{i}" for i in range(n))):
-        (part / name).mkdir(mode=0o700)
-    (part / "run").mkdir(mode=0o755)
+    final = plan.folders
+    for where in (f.config / "set", f.config / "guard", f.config / "agent", f.state / "guard", f.state / "auditor"):
+        where.mkdir(mode=0o700, exist_ok=True)
     model = sha256(_read(plan.model)) if plan.model else bytes(32)
-    (part / "guard" / "guard.toml").write_text(_guard_toml(plan))
-    enrolment = _enrol(part)
-    relay = _ed25519(part / "agent" / "relay.key")
+    named = str(plan.model.absolute()) if plan.model else None
+    config = f.config / "guard" / "guard.toml"
+    config.write_text(guard_toml(f, model=named, duration_ms=plan.duration_ms))  # what the guard enrols with: no place is final yet
+    enrolment = _enrol(f, config)
+    config.write_text(guard_toml(final, model=named, duration_ms=plan.duration_ms))
+    relay = _ed25519(f.config / "agent" / "relay.key")
     certificate = make_certificate(relay, name="qsafp agent")
-    (part / "agent" / "relay.crt").write_bytes(certificate)
-    (part / "agent" / "agent.toml").write_text(AGENT)
+    (f.config / "agent" / "relay.crt").write_bytes(certificate)
+    (f.config / "agent" / "agent.toml").write_text(agent_toml(final))
     members = []
     for i, port in enumerate(_free_ports(n)):
-        where = part / f"validator-{i}"
+        where = f.state / f"validator-{i}"
+        where.mkdir(mode=0o700)
         members.append(_validator(where, i, port, plan.suite))
         (where / "relay.crt").write_bytes(certificate)
-        (where / "validator.toml").write_text(_validator_toml(i, port, plan, spki_of_key(relay)) + _device(enrolment, model))
-    set_key = _ed25519(part / "set" / "set.key")
+        text = validator_toml(final, i, port=port, suite=plan.suite, relay_spki=spki_of_key(relay))
+        (where / "validator.toml").write_text(text + device_toml(enrolment, model=model, registered=int(time.time())))
+    set_key = _ed25519(f.config / "set" / "set.key")
     s = sets.ValidatorSet(secrets.token_bytes(16), 1, m, tuple(members), plan.suite, lab=True, set_keys=(set_key.public,))
     document = sets.encode(s, [set_key])
     sets.load(document)
-    (part / "set" / "set-1.cbor").write_bytes(document)
+    (f.config / "set" / "set-1.cbor").write_bytes(document)
     return enrolment
 
 
@@ -121,15 +163,15 @@ def _ed25519(path: Path) -> keys.Ed25519Key:
     return key
 
 
-def _enrol(part: Path) -> dict[str, str]:
+def _enrol(f: Folders, config: Path) -> dict[str, str]:
     """Let the guard make its own keys: nobody else ever sees them."""
-    config = part / "guard" / "guard.toml"
-    words = [sys.executable, "-m", "qsafp_embedded.guard", "--init", "--config", str(config), "--k0", str(part / "auditor" / "k0")]
+    k0 = f.state / "auditor" / "k0"
+    words = [sys.executable, "-m", "qsafp_embedded.guard", "--init", "--config", str(config), "--k0", str(k0)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise QsafpError(f"guard --init: {said[-1] if said else f'exit code {done.returncode}'}".replace(str(part), "…"))
-    return {k: str(v) for k, v in json.loads((part / "guard" / "enrolment.json").read_text()).items()}
+        raise QsafpError(f"guard --init: {said[-1] if said else f'exit code {done.returncode}'}".replace(str(f.config), "…"))
+    return {k: str(v) for k, v in json.loads((f.state / "guard" / "enrolment.json").read_text()).items()}
 
 
 def _free_ports(count: int) -> list[int]:
@@ -151,72 +193,3 @@ def _validator(where: Path, index: int, port: int, suite: str) -> sets.Validator
     tls = _ed25519(where / "tls.key")
     (where / "tls.crt").write_bytes(make_certificate(tls, name=f"qsafp validator {index}"))
     return sets.Validator(index, (f"https://127.0.0.1:{port}",), (spki_of_key(tls),), ed, ml)
-
-
-def _text(value: str) -> str:
-    """A TOML string: JSON's escapes are TOML's."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _guard_toml(plan: Plan) -> str:
-    model = f"model = {_text(str(plan.model.absolute()))}" if plan.model else f'model_hash = "{bytes(32).hex()}" # no model is named'
-    share = max(1, plan.duration_ms // 6)
-    return f"""{SPDX}# The guard's configuration; every key: docs/operations.md.  Paths are relative to this file.
-lease = "main"
-run_dir = "../run/main"
-state_dir = "state"
-set = "../set/set-1.cbor"
-{model}
-duration_ms = {plan.duration_ms}
-warning_ms = {min(10_000, share)}
-grace_ms = {min(5_000, share)}
-initial_ms = {YEAR_MS}
-extension_ms = 0
-board = "simulated"
-"""
-
-
-AGENT = f"""{SPDX}# The agent's configuration; every key: docs/operations.md.  Paths are relative to this file.
-guard_socket = "../run/main/ctl.sock"
-control_socket = "../run/main/agent.sock"
-guard_config = "../guard/guard.toml" # started from here when none runs
-stop_guard = true # stopping the agent stops a guard that it started, and so the lease; a guard with a unit of its own stays
-set = "../set/set-1.cbor"
-relay_key = "relay.key"
-relay_cert = "relay.crt"
-evidence_dir = "evidence"
-renew_fraction = 0.5
-backoff_max_s = 15
-poll = true
-"""
-
-
-def _validator_toml(index: int, port: int, plan: Plan, relay_spki: bytes) -> str:
-    ed = "mldsa.key" if plan.suite == "ml-dsa-65" else "signing.key"
-    ml = "" if plan.suite == "ed25519" else 'mldsa_key = "mldsa.key"\n'
-    return f"""{SPDX}# Validator {index}; every key: docs/operations.md.  Paths are relative to this file.  SIGHUP reloads.
-index = {index}
-listen = "127.0.0.1:{port}"
-set = "../set/set-1.cbor"
-signing_key = "{ed}"
-{ml}tls_key = "tls.key"
-tls_cert = "tls.crt"
-db = "state.db"
-admin_socket = "admin.sock"
-
-[[relay]]
-name = "agent"
-spki = "{relay_spki.hex()}"
-cert = "relay.crt"
-"""
-
-
-def _device(enrolment: dict[str, str], model: bytes) -> str:
-    return f"""
-[[device]]
-ueid = "{enrolment["ueid"]}"
-key = "{enrolment["key"]}"
-log_id = "{enrolment["log_id"]}"
-models = ["{model.hex()}"]
-registered = {int(time.time())}
-"""

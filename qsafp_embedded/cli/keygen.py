@@ -13,8 +13,8 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """Add ``keygen``."""
-    p = command(commands, "keygen", _run, "make a signing key in a new file of mode 0600")
-    p.add_argument("file", type=Path)
+    p = command(commands, "keygen", _run, "make a signing key in a new file of mode 0600", "qsafp keygen signing.key --kind ml-dsa-65")
+    p.add_argument("file", type=Path, help="the new file")
     p.add_argument("--kind", choices=("ed25519", "ml-dsa-65"), default="ed25519", help="algorithm (default: %(default)s)")
 
 

@@ -8,14 +8,20 @@ import shlex
 from pathlib import Path
 
 from ..errors import ConfigError
-from .common import Commands, command
+from .common import Commands, command, folders
 
 __all__ = ["add"]
 
 
 def add(commands: Commands) -> None:
     """Add ``run``."""
-    p = command(commands, "run", _run, "run a program that is held, frozen and rolled back while no lease runs; nothing changes in it")
+    p = command(
+        commands,
+        "run",
+        _run,
+        "run a program that is held, frozen and rolled back while no lease runs; nothing changes in it",
+        "qsafp run -- python serve.py --port 80\nqsafp run --model model.onnx --checkpoint state.db --on-stop ./tell-people.sh -- ./robot",
+    )
     p.add_argument("--model", type=Path, metavar="FILE", help="the model it uses; a lease for another one never lets it start")
     p.add_argument("--lease", default="main", help="lease name (default: %(default)s)")
     p.add_argument("--name", default="", help="its name in status and log (default: the program's)")
@@ -38,7 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     for path in args.checkpoint:
         if not path.exists():
             raise ConfigError(f"--checkpoint {path}: does not exist")
-    run_dir = Path(args.dir).absolute() / "run"
+    run_dir = folders(args.dir).run
     gate = Gate(model=args.model, lease=args.lease, run_dir=run_dir if run_dir.is_dir() else None)
     kept = {"store": args.store} if args.store else {}
     plan = Plan(words, args.name, args.checkpoint, shlex.split(args.on_stop), not args.no_restart, **kept)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..client import GuardClient, Status
 from ..errors import ConfigError, FormatError, GuardUnavailable, LeaseRefused, QsafpError
-from .common import Commands, Home, ask_agent, command, emit, home_of
+from .common import Commands, Home, ask_agent, command, emit, group, home_of
 
 __all__ = ["add", "guard_status"]
 
@@ -19,12 +19,18 @@ WATCH_S = 0.5
 
 def add(commands: Commands) -> None:
     """Add ``status``, ``lease`` and ``gate``."""
-    p = command(commands, "status", _status, "show lease, guard, agent and validators")
-    p.add_argument("--watch", action="store_true", help="keep showing until Ctrl-C")
-    acts = commands.add_parser("lease", help="look at the newest lease").add_subparsers(metavar="ACT", required=True)
-    command(acts, "show", _lease, "verify the newest lease and show its claims and signers")
-    acts = commands.add_parser("gate", help="ask the gate").add_subparsers(metavar="ACT", required=True)
-    p = command(acts, "check", _gate, "exit with 0 if the gate is open, with 1 and the reason if it is closed")
+    p = command(commands, "status", _status, "show lease, guard, agent and validators", "qsafp status --watch\nqsafp status --json")
+    p.add_argument("-w", "--watch", action="store_true", help="keep showing until Ctrl-C")
+    acts = group(commands, "lease", "look at the newest lease", "qsafp lease show")
+    command(acts, "show", _lease, "verify the newest lease and show its claims and signers", "qsafp lease show --json")
+    acts = group(commands, "gate", "ask the gate", "qsafp gate check")
+    p = command(
+        acts,
+        "check",
+        _gate,
+        "exit with 0 if the gate is open, with 1 and the reason if it is closed",
+        "qsafp gate check --model model.onnx && ./infer",
+    )
     p.add_argument("--model", metavar="FILE", help="and only for this model")
 
 
@@ -111,7 +117,7 @@ def _lease(args: argparse.Namespace) -> int:
     from .. import cose, sets
 
     home = home_of(args)
-    path = home.root / "agent" / "evidence" / "last-lease.cbor"
+    path = home.last_lease
     try:
         token, document = path.read_bytes(), home.set_document.read_bytes()
     except OSError as why:

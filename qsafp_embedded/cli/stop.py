@@ -20,27 +20,31 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """Add ``failsafe`` and ``unlock``."""
-    p = command(commands, "failsafe", _failsafe, "stop the device now; people must release it")
+    p = command(commands, "failsafe", _failsafe, "stop the device now; people must release it", "qsafp failsafe --reason ANOMALY --yes")
     p.add_argument("--reason", choices=("MANUAL", "BUS", "ANOMALY"), default="MANUAL", help="what the record says (default: %(default)s)")
-    p = command(commands, "unlock", _unlock, "acknowledge a fail-safe and release it at all validators of this directory")
+    p.add_argument("--yes", action="store_true", help="do not ask; without a terminal nobody is asked either")
+    p = command(
+        commands, "unlock", _unlock, "acknowledge a fail-safe and release it at all validators of this directory", "qsafp unlock --wait 30"
+    )
     p.add_argument("--yes", action="store_true", help="acknowledge without being asked")
     p.add_argument("--wait", type=float, default=10.0, metavar="S", help="wait so long for the next lease (default: %(default)s)")
 
 
+def _yes(question: str) -> bool:
+    print(f"{question}  Type yes: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() == "yes"
+
+
 def _failsafe(args: argparse.Namespace) -> int:
-    with GuardClient.connect(home_of(args).ctl) as guard:
+    home = home_of(args)
+    with GuardClient.connect(home.ctl) as guard:
+        if not args.yes and sys.stdin.isatty() and not _yes("This stops the device at once, until people release it."):
+            raise QsafpError("not confirmed; nothing was stopped")
         guard.failsafe(Reason[args.reason])
         s = guard.status()
-    text = f"stopped: {s.phase_name.lower()}, {s.reason_name}, record {s.latch_seq}; to start again: qsafp unlock --dir {args.dir}"
+    text = f"stopped: {s.phase_name.lower()}, {s.reason_name}, record {s.latch_seq}; to start again: {home.hint('unlock')}"
     emit(args, {"phase": s.phase_name.lower(), "reason": s.reason_name, "sequence": s.latch_seq, "hash": s.latch_hash.hex()}, text)
     return 0
-
-
-def _acknowledged(args: argparse.Namespace, text: str) -> bool:
-    if args.yes:
-        return True
-    print(f"{text}\nIs the cause understood, and is it safe to start again?  Type yes: ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() == "yes"
 
 
 def _unlock(args: argparse.Namespace) -> int:
@@ -50,13 +54,12 @@ def _unlock(args: argparse.Namespace) -> int:
         emit(args, {"phase": s.phase_name.lower(), "released": {}}, f"nothing to unlock: phase {s.phase_name.lower()}")
         return 0
     latch = f"fail-safe {s.reason_name}, record {s.latch_seq}, {s.latch_hash.hex()[:16]}…"
-    if not _acknowledged(args, latch):
+    if not args.yes and not _yes(f"{latch}\nIs the cause understood, and is it safe to start again?"):
         raise QsafpError("not acknowledged; nothing was released")
     released = each(home, None, lambda p: admin_client.release(p, s.ueid, s.latch_seq, record_hash=s.latch_hash))
     good = [i for i, v in released.items() if not isinstance(v, str)]
     if ask_agent(home, "renew") is None:
-        start = f"python -m qsafp_embedded.agent --config {home.agent_toml}"
-        raise QsafpError(f"released at {len(good)} validators, but no agent runs: {start}")
+        raise QsafpError(f"released at {len(good)} validators, but no agent runs: {home.start_agent}")
     end = time.monotonic() + args.wait
     while (now := guard_status(home)).phase not in (Phase.ACTIVE, Phase.WARNING) and time.monotonic() < end:
         time.sleep(0.02)

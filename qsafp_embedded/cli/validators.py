@@ -14,26 +14,30 @@ from typing import Any
 
 from ..errors import ConfigError, QsafpError
 from ..validator import admin_client
-from .common import Commands, Home, ask_agent, command, emit, home_of
+from .common import Commands, Home, ask_agent, command, emit, group, home_of
 
 __all__ = ["add", "each"]
 
 
 def add(commands: Commands) -> None:
     """Add ``validators`` and ``validator``."""
-    group = commands.add_parser("validators", help="run the validators of this directory").add_subparsers(metavar="ACT", required=True)
-    command(group, "up", _up, "start all validators of the directory and wait; Ctrl-C stops them")
-    acts = commands.add_parser("validator", help="revoke, allow, release at validators; see their lists").add_subparsers(
-        metavar="ACT", required=True
+    acts = group(commands, "validators", "run the validators of this directory", "qsafp validators up")
+    command(acts, "up", _up, "start all validators of the directory and wait; Ctrl-C stops them", "qsafp validators up --dir ~/lab")
+    acts = group(
+        commands,
+        "validator",
+        "revoke, allow, release at validators; see their lists",
+        'qsafp validator revoke --all --text "smoke"\nqsafp validator waiting --index 0',
     )
-    for name, run, text in (
-        ("revoke", _revoke, "revoke this device; n-m+1 validators that do close its gate"),
-        ("allow", _allow, "lift a revocation; releases nothing"),
-        ("release", _release, "consent to the release of a fail-safe"),
-        ("decisions", _decisions, "list the latest decisions"),
-        ("devices", _devices, "list the registered devices"),
+    for name, run, text, example in (
+        ("revoke", _revoke, "revoke this device; n-m+1 validators that do close its gate", '--all --text "smoke in hall 3"'),
+        ("allow", _allow, "lift a revocation, or register a device that applied; releases nothing", "--all --ueid 01ab…"),
+        ("release", _release, "consent to the release of a fail-safe", "--index 0"),
+        ("decisions", _decisions, "list the latest decisions", "--index 0"),
+        ("devices", _devices, "list the registered devices", "--json"),
+        ("waiting", _waiting, "list what waits for a person: fail-safes to release, devices that applied", ""),
     ):
-        p = command(acts, name, run, text)
+        p = command(acts, name, run, text, f"qsafp validator {name} {example}".strip())
         which = p.add_mutually_exclusive_group(required=name in ("revoke", "allow", "release"))
         which.add_argument("--index", type=int, metavar="I", help="one validator")
         which.add_argument("--all", action="store_true", help="all validators of the directory")
@@ -155,3 +159,13 @@ def _decisions(args: argparse.Namespace) -> int:
 
 def _devices(args: argparse.Namespace) -> int:
     return _lists(args, admin_client.devices)
+
+
+def _waiting(args: argparse.Namespace) -> int:
+    return _lists(
+        args,
+        lambda p: [
+            *({"waits": "release", **w} for w in admin_client.pending(p)),
+            *({"waits": "allow", **w} for w in admin_client.applicants(p)),
+        ],
+    )

@@ -35,6 +35,8 @@ def load_set(config: Config) -> sets.ValidatorSet:
         raise ConfigError(f"{config.set_path}: {why}") from why
     if not 0 <= config.index < members.n:
         raise ConfigError(f"index {config.index} is not in the set of {members.n}")
+    if members.suite not in config.policy.suites:
+        raise ConfigError(f"{config.set_path}: suite {members.suite} is not among the policy's 'suites'")
     return members
 
 

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .._tables import Reason
 from ..errors import ConfigError
+from ..sets import SUITES
+from ..settings import known, parse_toml, read_toml
 
 __all__ = ["Config", "Device", "Policy", "Relay", "load", "parse", "read_device"]
 
@@ -46,7 +46,7 @@ class Policy:
 
     ``max_period_ms`` caps the sum of a device's initial period and extension (OC-2), 0 leaves it to the device.
     ``start`` says what a validator without state makes of a log: ``first`` follows it from serial 1 or a previous lease only;
-    ``any`` follows it from any serial of a device that shows its whole log.
+    ``any`` follows it from any serial of a device that shows its whole log.  ``suites`` are those a set may have.
     """
 
     max_duration_ms: int = 24 * 3600 * 1000
@@ -54,6 +54,7 @@ class Policy:
     max_period_ms: int = 0
     human_retry_ms: int = 2000
     start: str = "first"
+    suites: frozenset[str] = frozenset(SUITES)
     release: Mapping[str, str] = field(default_factory=lambda: {**dict.fromkeys(RELEASABLE, "auto"), **dict.fromkeys(NEED_PEOPLE, "human")})
 
     def automatic(self, reason: int) -> bool:
@@ -85,14 +86,7 @@ class Config:
 
 
 TOP = ("index", "listen", "set", "signing_key", "mldsa_key", "tls_key", "tls_cert", "db", "admin_socket", "relay", "device", "policy")
-POLICY = ("max_duration_ms", "min_interval_ms", "max_period_ms", "human_retry_ms", "start", "release")
-
-
-def _known(table: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
-    for key in table:
-        if key not in (names := tuple(valid)):
-            near = difflib.get_close_matches(key, names, 1, 0.0)[0]
-            raise ConfigError(f"{where}: unknown key '{key}'; the nearest valid one is '{near}'")
+POLICY = ("max_duration_ms", "min_interval_ms", "max_period_ms", "human_retry_ms", "start", "suites", "release")
 
 
 def _get(table: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
@@ -130,13 +124,13 @@ def _listen(text: str, where: str) -> tuple[str, int]:
 
 
 def _relay(table: Mapping[str, Any], directory: Path, where: str) -> Relay:
-    _known(table, ("name", "spki", "cert"), where)
+    known(table, ("name", "spki", "cert"), where)
     return Relay(_get(table, "name", str, where), _hex(table, "spki", 32, where), directory / _get(table, "cert", str, where))
 
 
 def read_device(table: Mapping[str, Any], where: str) -> Device:
     """Read one device: ueid, key, log_id, models (hex; ``["*"]`` is any) and registered (Unix s); raises ConfigError."""
-    _known(table, ("ueid", "key", "log_id", "models", "registered"), where)
+    known(table, ("ueid", "key", "log_id", "models", "registered"), where)
     listed = _get(table, "models", list, where)
     models = None if listed == ["*"] else frozenset(_hex({"models": m}, "models", 32, where) for m in listed)
     return Device(
@@ -151,7 +145,7 @@ def read_device(table: Mapping[str, Any], where: str) -> Device:
 def _release(table: object, where: str) -> dict[str, str]:
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: 'release' is not a table")
-    _known(table, (*RELEASABLE, *NEED_PEOPLE), where)
+    known(table, (*RELEASABLE, *NEED_PEOPLE), where)
     for reason, how in table.items():
         if how not in ("auto", "human"):
             raise ConfigError(f"{where}: release of {reason} is 'auto' or 'human'")
@@ -160,8 +154,15 @@ def _release(table: object, where: str) -> dict[str, str]:
     return dict(table)
 
 
+def _suites(table: Mapping[str, Any], where: str) -> frozenset[str]:
+    listed = table.get("suites", sorted(SUITES))
+    if not isinstance(listed, list) or not listed or not {str(x) for x in listed} <= set(SUITES):
+        raise ConfigError(f"{where}: 'suites' is not a list of {', '.join(sorted(SUITES))}")
+    return frozenset(listed)
+
+
 def _policy(table: Mapping[str, Any], where: str) -> Policy:
-    _known(table, POLICY, where)
+    known(table, POLICY, where)
     plain = Policy()
     start = table.get("start", plain.start)
     if start not in ("first", "any"):
@@ -172,6 +173,7 @@ def _policy(table: Mapping[str, Any], where: str) -> Policy:
         _count(table, "max_period_ms", plain.max_period_ms, where),
         _count(table, "human_retry_ms", plain.human_retry_ms, where),
         start,
+        _suites(table, where),
         {**plain.release, **_release(table.get("release", {}), f"{where}.release")},
     )
 
@@ -185,11 +187,16 @@ def _tables(table: Mapping[str, Any], key: str, where: str) -> list[tuple[dict[s
 
 def parse(text: str, directory: Path, *, where: str = "validator.toml") -> Config:
     """Read the text of a configuration; relative paths are taken from ``directory``.  Raises ConfigError naming the key."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as why:
-        raise ConfigError(f"{where}: {why}") from why
-    _known(table, TOP, where)
+    return _build(parse_toml(text, where), directory, where)
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file; raises ConfigError if it is missing or wrong."""
+    return _build(read_toml(path), path.parent.absolute(), path.name)
+
+
+def _build(table: Mapping[str, Any], directory: Path, where: str) -> Config:
+    known(table, TOP, where)
     host, port = _listen(_get(table, "listen", str, where), where)
     index = _get(table, "index", int, where)
     devices: dict[bytes, Device] = {}
@@ -222,12 +229,3 @@ def parse(text: str, directory: Path, *, where: str = "validator.toml") -> Confi
         devices=devices,
         policy=_policy(policy, f"{where}: policy"),
     )
-
-
-def load(path: Path) -> Config:
-    """Read a configuration file; raises ConfigError if it is missing or wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as why:
-        raise ConfigError(f"{path}: cannot read the configuration: {why}") from why
-    return parse(text, path.parent.absolute(), where=path.name)

@@ -180,7 +180,8 @@ class Service:
             event = self._events.setdefault(ueid, asyncio.Event())
             self.waiting_polls += 1
             try:
-                await asyncio.wait_for(event.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await event.wait()
             except TimeoutError:
                 return None
             finally:

@@ -127,8 +127,8 @@ def test_a_rate_limit_delays_and_never_denies(tmp_path: Path) -> None:
     async def story() -> None:
         world = World(tmp_path, duration_ms=3000)
         for i in range(3):
-            with (world.root / f"validator-{i}" / "validator.toml").open("a") as file:
-                file.write("[policy]\nmin_interval_ms = 1800\n")
+            toml = world.root / f"validator-{i}" / "validator.toml"
+            toml.write_text(toml.read_text().replace("min_interval_ms = 0", "min_interval_ms = 1800"))
         async with world.validators(), world.agent() as agent:
             serial = (await world.phase("active")).serial
             await world.until(lambda: world.guard().serial >= serial + 2)
