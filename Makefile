@@ -48,6 +48,9 @@ fuzz: setup ## fuzz the core until stopped, or SECONDS= in all
 	tools/bootstrap.sh cross
 	$(PY) tools/check_c.py fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
+mutants: setup ## change the core in a sample of places (FULL=1: all): which changes does no test notice?
+	$(PY) tools/mutants.py $(if $(FULL),--full)
+
 pytest: setup ## tests/python and tests/rules
 	$(PY) -m pytest $(PYTESTS)
 
