@@ -10,6 +10,12 @@ bool pending_live(const qsafp_t *q, uint64_t now)
     return q->pending.active && now - q->pending.t0_ns < ns_of(q->pending.claims.duration_ms) / 2;
 }
 
+/* A request that too many refused is given up: people who release it later need not wait for its end. */
+static bool votes_left(const qsafp_t *q)
+{
+    return q->set.n - bit_count((unsigned)(q->pending.spent | q->pending.denied)) >= q->set.m;
+}
+
 static int draw(qsafp_t *q, uint64_t serial, uint8_t out[32])
 {
     uint8_t msg[4 + 8 + 32];
@@ -142,7 +148,7 @@ int qsafp_begin(qsafp_t *q)
     int err = qsafp_service(q); /* a fail-safe that is not yet a record cannot be answered */
     if (err)
         return err;
-    if (pending_live(q, port_now(q)))
+    if (pending_live(q, port_now(q)) && votes_left(q))
         return 0;
     qsafp_pending_t *p = &q->pending;
     port_lock(q); /* the deadline thread shows whether a request is pending */

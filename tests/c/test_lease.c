@@ -155,6 +155,21 @@ static void I6_a_second_begin_returns_the_pending_request(void)
     free(b);
 }
 
+static void a_request_that_too_many_denied_is_given_up(void)
+{
+    bench_t *b = fresh();
+    CHECK(obtain(b) == 0);
+    qsafp_trip(&b->q, QSAFP_REASON_MANUAL);
+    CHECK(qsafp_begin(&b->q) == 0);
+    uint64_t serial = b->q.pending.claims.serial;
+    for (int i = 0; i < 3; i++) {
+        CHECK(qsafp_begin(&b->q) == 0 && b->q.pending.claims.serial == serial);
+        CHECK(qsafp_put(&b->q, token, refusal_of(&b->q, i, b->q.pending.request_hash, QSAFP_REFUSAL_REVOKED, token)) == 0);
+    }
+    CHECK(qsafp_begin(&b->q) == 0 && b->q.pending.claims.serial == serial + 1);
+    free(b);
+}
+
 static void request_and_lease_fit_their_sizes(void)
 {
     static const int who[M] = {0, 1, 2, 3};
@@ -191,6 +206,7 @@ int main(void)
     I5_a_latch_survives_reboot();
     reboot_ends_the_lease();
     I6_a_second_begin_returns_the_pending_request();
+    a_request_that_too_many_denied_is_given_up();
     request_and_lease_fit_their_sizes();
     return DONE("test_lease");
 }
