@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the number tables as a C header and a Python module from cext/tables.toml.
+"""Write the number tables as a C header, a Python module and the last chapter of docs/formats.md from cext/tables.toml.
 
-Run without arguments to write both, with ``--check`` to fail if they differ from what is committed.
+Run without arguments to write them, with ``--check`` to fail if they differ from what is committed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "cext/include/qsafp_tables.h"
 MODULE = ROOT / "qsafp_embedded/_tables.py"
+DOCUMENT = ROOT / "docs/formats.md"
+BEGIN, END = "<!-- numbers: written by tools/tables.py from cext/tables.toml -->\n", "<!-- end of numbers -->\n"
 NOTE = "Written by tools/tables.py from cext/tables.toml; edit that."
 
 
@@ -45,11 +47,21 @@ def module(tables: dict[str, dict[str, int | str]]) -> str:
     return "\n".join(out)
 
 
+def document(tables: dict[str, dict[str, int | str]], text: str) -> str:
+    """The document with its chapter of numbers: one table for each."""
+    out = ["", "## Numbers", ""]
+    for name, rows in tables.items():
+        values = [f"{_width(v)} {key}" for key, v in rows.items() if isinstance(v, int)]
+        out += [f"**{name}**, {rows['doc']}: {', '.join(values)}.", ""]
+    head, _, rest = text.partition(BEGIN)
+    return head + BEGIN + "\n".join([*out, ""]) + END + rest.partition(END)[2]
+
+
 def main() -> int:
     """Write, or check with ``--check``; returns the exit status."""
     tables = tomllib.loads((ROOT / "cext/tables.toml").read_text())
     stale = 0
-    for path, text in ((HEADER, header(tables)), (MODULE, module(tables))):
+    for path, text in ((HEADER, header(tables)), (MODULE, module(tables)), (DOCUMENT, document(tables, DOCUMENT.read_text()))):
         if "--check" in sys.argv[1:]:
             if not path.exists() or path.read_text() != text:
                 print(f"{path.relative_to(ROOT)} is stale: run python tools/tables.py")

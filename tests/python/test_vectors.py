@@ -427,3 +427,44 @@ def test_any_flipped_byte_of_a_frame_breaks_its_check(of: int) -> None:
             frame[at] ^= 1 << at % 8
             assert not good(bytes(frame))
             frame[at] ^= 1 << at % 8
+
+
+# ---- docs/formats.md ----
+
+
+def layouts() -> dict[str, list[tuple[int, int]]]:
+    """Offset and size of every row of the tables of bytes, by the name of the third column."""
+    out: dict[str, list[tuple[int, int]]] = {}
+    name = ""
+    for line in (ROOT / "docs/formats.md").read_text().splitlines():
+        cells = [c.strip() for c in line.split("|")[1:-1]]
+        if cells[:2] == ["off", "size"]:
+            name = f"{cells[2]} {len(out)}"
+            out[name] = []
+        elif len(cells) == 3 and cells[0].isdecimal() and name:
+            out[name].append((int(cells[0]), int(cells[1])))
+        elif not cells:
+            name = ""
+    return out
+
+
+def test_the_tables_of_bytes_have_neither_gap_nor_overlap() -> None:
+    ends = []
+    for rows in layouts().values():
+        at = 0
+        for off, size in rows:
+            assert off == at
+            at = off + size
+        ends.append(at)
+    assert ends == [256, 2200, 128, struct.calcsize("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQH")]
+
+
+def test_the_document_names_every_claim_rule_and_frame() -> None:
+    text = (ROOT / "docs/formats.md").read_text()
+    for key in cbor_loads(read("claims_3.cbor")):
+        assert f"| {key} |" in text
+    for label in (*LABELS.values(), cose.AAD_SET):
+        assert f"`{label.decode()}`" in text
+    for opcode in Opcode:
+        assert f"| 0x{opcode:02x}" in text
+    assert [e.name for e in Event if f"{e.name}" not in text.partition("## State")[0]] == []
