@@ -474,6 +474,7 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
         o.policy_ms[i] = d["policy_ms"][i]
     o.duration_ms, o.stale_after_ms, o.tick_ms, o.drain_ms = d["duration_ms"], d["stale_after_ms"], d["tick_ms"], d["drain_ms"]
     o.level, o.linger_ms, o.evidence_max, o.agent_uid = d["level"], d["linger_ms"], d["evidence_max"], d["agent_uid"]
+    o.degrade = d["degrade"]
     strings = [d["run_dir"].encode(), d["state_dir"].encode(), d["sodium"].encode(), d["board"].encode(), d["set"]]
     o.run_dir, o.state_dir, o.sodium, o.board, o.set_doc = strings
     o.set_len = len(strings[4])

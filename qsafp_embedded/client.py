@@ -92,6 +92,11 @@ class Status:
         return bool(self.flags & 4)
 
     @property
+    def isolated(self) -> bool:
+        """No revocation by a quorum could arrive: too few polls are alive, or no agent says so."""
+        return bool(self.flags & 8)
+
+    @property
     def phase_name(self) -> str:
         """Name of the phase, in lower case."""
         return _name(Phase, self.phase)
@@ -293,10 +298,31 @@ class GuardClient:
 
     def put(self, token: bytes) -> None:
         """Give the guard a lease, refusal or revocation; raises CommandRefused whose ``error`` says why it did not count."""
-        for at in range(0, len(token), CHUNK):
-            head = struct.pack("<BII", 2, at, len(token))
-            self._command(Opcode.RENEW, head + token[at : at + CHUNK])
-        self._command(Opcode.RENEW, b"\3")
+        self._put(Opcode.RENEW, token)
+
+    def install_set(self, document: bytes) -> None:
+        """Give the guard the set document of the next epoch; raises CommandRefused whose ``error`` says why it was not taken."""
+        self._put(Opcode.SET, document)
+
+    def set_document(self) -> bytes:
+        """Read the set document in force."""
+        out, total = b"", 1
+        while len(out) < total:
+            got = self._command(Opcode.SET, struct.pack("<BI", 1, len(out)))
+            if len(got) < 5:
+                raise self._strange()
+            total = int.from_bytes(got[:4], "little")
+            out += got[4:]
+        return out
+
+    def polls(self, alive: int) -> None:
+        """Tell the guard through how many polls a revocation could arrive; with too few it shows itself as isolated."""
+        self._command(Opcode.RENEW, bytes((4, alive)))
+
+    def _put(self, opcode: Opcode, data: bytes) -> None:
+        for at in range(0, len(data), CHUNK):
+            self._command(opcode, struct.pack("<BII", 2, at, len(data)) + data[at : at + CHUNK])
+        self._command(opcode, b"\3")
 
     def records(self, start: int = 0) -> Iterator[bytes]:
         """Yield the audit records of 256 bytes from a sequence, or from the oldest kept, up to the newest."""

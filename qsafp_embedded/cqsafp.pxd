@@ -160,6 +160,7 @@ cdef extern from "guard.h" nogil:
         uint64_t level
         uint64_t linger_ms
         uint64_t evidence_max
+        uint64_t degrade
         uint32_t agent_uid
     int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t *log_id, char *why, size_t why_len)
     int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)

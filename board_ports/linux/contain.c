@@ -90,13 +90,10 @@ bool order_answer(host_t *h, client_t *c)
     if (!c->waiting || c->workload < 0 || !h->loads[c->workload].norders)
         return false;
     load_t *l = &h->loads[c->workload];
-    uint8_t f[8] = {0xA5, c->wait_tag, QSAFP_COMMAND_STATUS_OK, 1, 0, l->orders[0]};
-    uint16_t crc = qsafp_crc16(f, 6);
-    f[6] = (uint8_t)crc;
-    f[7] = (uint8_t)(crc >> 8);
+    const uint8_t what = l->orders[0];
     memmove(l->orders, l->orders + 1, --l->norders);
     c->waiting = false;
-    return write(c->fd, f, sizeof f) == sizeof f;
+    return answer(c, c->wait_tag, QSAFP_COMMAND_STATUS_OK, &what, 1);
 }
 
 /* ---- the steps ---- */

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 
 enum { STATE_SLOT = 4096 };
 
+typedef struct { char magic[4]; uint32_t len; uint8_t hash[32]; } evidence_head_t;
 typedef struct { uint64_t magic, count; uint8_t hash[32]; } slot_head_t;
 static const uint64_t SLOT_MAGIC = 0x31544F4C53415351; /* "QSASLOT1" */
 
@@ -81,16 +83,32 @@ static int rotate(store_t *s, uint64_t max)
         return QSAFP_E_STORE;
     close(s->evidence_fd);
     s->evidence_fd = fd;
-    s->evidence_pruned += s->evidence_size;
+    s->evidence_pruned += s->evidence_old;
+    s->evidence_old = s->evidence_size;
     s->evidence_size = 0;
     return 0;
 }
 
-int evidence_put(void *ctx, const uint8_t hash[32], const uint8_t *bytes, size_t len)
+/* Only whole entries stay; what a cut left of the last one goes before the next is appended. */
+int evidence_recover(store_t *s)
 {
-    host_t *h = ctx;
+    struct stat st;
+    evidence_head_t head;
+    off_t end = fstat(s->evidence_fd, &st) ? -1 : st.st_size, at = 0;
+    while (end - at >= (off_t)sizeof head && pread(s->evidence_fd, &head, sizeof head, at) == sizeof head && !memcmp(head.magic, "QEV1", 4) &&
+           (off_t)head.len <= end - at - (off_t)sizeof head)
+        at += (off_t)sizeof head + head.len;
+    if (end < 0 || (at < end && ftruncate(s->evidence_fd, at)))
+        return -1;
+    s->evidence_size = (uint64_t)at;
+    s->evidence_old = fstatat(s->dir_fd, "evidence.old", &st, 0) ? 0 : (uint64_t)st.st_size;
+    return 0;
+}
+
+static int evidence_write(host_t *h, const uint8_t hash[32], const uint8_t *bytes, size_t len)
+{
     store_t *s = &h->store;
-    struct { char magic[4]; uint32_t len; uint8_t hash[32]; } head = {{'Q', 'E', 'V', '1'}, (uint32_t)len, {0}};
+    evidence_head_t head = {{'Q', 'E', 'V', '1'}, (uint32_t)len, {0}};
     if (rotate(s, h->o->evidence_max))
         return QSAFP_E_STORE;
     memcpy(head.hash, hash, 32);
@@ -101,5 +119,22 @@ int evidence_put(void *ctx, const uint8_t hash[32], const uint8_t *bytes, size_t
         return QSAFP_E_STORE;
     }
     s->evidence_size += (uint64_t)n;
+    return 0;
+}
+
+/* degrade(n) lets n entries be lost in a row; each is counted and told (EVIDENCE_PRUNED). */
+int evidence_put(void *ctx, const uint8_t hash[32], const uint8_t *bytes, size_t len)
+{
+    host_t *h = ctx;
+    store_t *s = &h->store;
+    int err = evidence_write(h, hash, bytes, len);
+    if (!err) {
+        s->lost_evidence = 0;
+        return 0;
+    }
+    if (s->lost_evidence + s->lost_events >= s->degrade)
+        return err;
+    s->lost_evidence++;
+    s->untold_evidence++;
     return 0;
 }

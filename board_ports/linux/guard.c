@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -109,20 +110,51 @@ static int open_sodium(host_t *h)
     return ok ? 0 : fail(h, "%s: no libsodium in it; reinstall pynacl", h->o->sodium);
 }
 
+/* The document that was installed by frames since enrolment, if any: malloc'ed. */
+static uint8_t *kept_set(const host_t *h, size_t *len)
+{
+    struct stat st;
+    int fd = openat(h->store.dir_fd, "set.cbor", O_RDONLY | O_CLOEXEC);
+    uint8_t *bytes = 0;
+    if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size <= QSAFP_SET_MAX)
+        bytes = malloc((size_t)st.st_size);
+    if (bytes && read(fd, bytes, (size_t)st.st_size) != st.st_size) {
+        free(bytes);
+        bytes = 0;
+    }
+    *len = bytes ? (size_t)st.st_size : 0;
+    if (fd >= 0)
+        close(fd);
+    return bytes;
+}
+
+/* What is configured, or its successor that was installed since: the higher epoch. */
 static int load_set(host_t *h)
 {
-    size_t cap = h->o->set_len + 64;
-    uint8_t *scratch = malloc(cap);
-    h->set_doc = malloc(h->o->set_len + 1);
-    if (!scratch || !h->set_doc) {
-        free(scratch);
+    qsafp_set_t kept;
+    size_t len = 0;
+    h->set_len = h->o->set_len;
+    h->set_doc = malloc(h->set_len + 1);
+    if (!h->set_doc)
         return fail(h, "out of memory");
+    memcpy(h->set_doc, h->o->set_doc, h->set_len);
+    int err = set_verify(h, &h->q.set, 0, (qsafp_bytes){h->set_doc, h->set_len});
+    if (err)
+        return fail(h, "the validator set document is not valid (core status %d)", err);
+    uint8_t *bytes = kept_set(h, &len);
+    if (!bytes)
+        return 0;
+    err = set_verify(h, &kept, 0, (qsafp_bytes){bytes, len});
+    bool same = !err && memcmp(kept.set_id, h->q.set.set_id, sizeof kept.set_id) == 0;
+    if (!same || kept.epoch <= h->q.set.epoch) {
+        free(bytes);
+        return same ? 0 : fail(h, "%s/set.cbor: not valid, or not of the set that is configured (core status %d)", h->o->state_dir, err);
     }
-    memcpy(h->set_doc, h->o->set_doc, h->o->set_len);
-    const qsafp_set_io_t io = {.port = &LINUX_PORT, .ctx = h, .scratch = scratch, .cap = cap};
-    int err = qsafp_set_load(&h->set, 0, (qsafp_bytes){h->set_doc, h->o->set_len}, &io);
-    free(scratch);
-    return err ? fail(h, "the validator set document is not valid (core status %d)", err) : 0;
+    free(h->set_doc);
+    h->set_doc = bytes;
+    h->set_len = len;
+    h->q.set = kept;
+    return 0;
 }
 
 /* Sealed: nobody shrinks or grows it or maps it writable; our own mapping was made before. */
@@ -154,7 +186,6 @@ static void configure(host_t *h)
     memcpy(q->cfg.kid, kid, sizeof q->cfg.kid);
     memcpy(q->cfg.model, o->model, sizeof o->model);
     memcpy(q->cfg.policy_ms, o->policy_ms, sizeof o->policy_ms);
-    q->set = h->set;
 }
 
 static host_t *host_new(const qsafp_guard_options_t *o, char *why, size_t why_len)
@@ -238,15 +269,36 @@ static bool spare_us(void)
     return ok;
 }
 
+/* Why the core did not start, and what is damaged. */
+static int explain(host_t *h, int err)
+{
+    const char *dir = h->o->state_dir;
+    qsafp_audit_t log = {.port = &LINUX_PORT, .ctx = h, .slots = QSAFP_LOG_SLOTS, .tree = h->q.st.tree};
+    uint32_t bad = 0;
+    memcpy(log.log_id, h->q.st.log_id, sizeof log.log_id);
+    switch (err) {
+    case QSAFP_E_CORRUPT:
+        if (qsafp_audit_recover(&log, &bad) == QSAFP_E_CORRUPT)
+            return fail(h, "%s/log.ring: the record in slot %u is damaged, or one before it was changed; keep the file as evidence and enrol again", dir, bad);
+        return fail(h, "%s/state.bin: damaged", dir);
+    case QSAFP_E_WRONG_DEVICE:
+        return fail(h, "%s/log.ring: the log of another device", dir);
+    case QSAFP_E_STORE:
+        return fail(h, "%s: state.bin is missing or damaged, or the disk is full or fails", dir);
+    case QSAFP_E_ARGUMENT:
+        return fail(h, "guard.toml: the core refuses these settings");
+    default:
+        return fail(h, "%s: the core does not start (status %d)", dir, err);
+    }
+}
+
 static int start(host_t *h)
 {
-    uint32_t bad = 0;
-    (void)bad;
     h->deadline_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     h->service_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (h->deadline_event < 0 || h->service_event < 0)
         return fail(h, "eventfd: %s", strerror(errno));
-    if (open_sodium(h) || load_set(h) || store_open(h, false))
+    if (open_sodium(h) || store_open(h, false) || load_set(h))
         return -1;
     if (pins_start(h) || store_start(h)) /* the holder before any thread */
         return -1;
@@ -255,13 +307,15 @@ static int start(host_t *h)
     if (make_page(h))
         return -1;
     int err = qsafp_init(&h->q);
-    if (err == QSAFP_E_CORRUPT)
-        return fail(h, "%s: the log or the state is damaged (core status %d); look with: qsafp audit verify --file %s/log.ring", h->o->state_dir, err, h->o->state_dir);
     if (err)
-        return fail(h, "%s: core status %d; not enrolled, another device's log, or a disk that fails", h->o->state_dir, err);
-    if (serve_open(h) || start_deadline(h))
-        return -1;
-    return 0;
+        return explain(h, err);
+    if (h->q.set.epoch < h->q.st.epoch)
+        return fail(h, "the set document is epoch %llu; this device has known epoch %llu: configure that, or a later one",
+                    (unsigned long long)h->q.set.epoch, (unsigned long long)h->q.st.epoch);
+    if (h->q.set.epoch > h->q.st.epoch && set_note(h))
+        return fail(h, "%s: cannot record the set document: the disk is full or fails", h->o->state_dir);
+    polls_alive(h, 0);
+    return serve_open(h) || start_deadline(h) ? -1 : 0;
 }
 
 static void stop(host_t *h)
@@ -292,7 +346,9 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
                strcmp(o->board, "simulated") ? "" : " (SIMULATED PINS)", h->counter_hz ? "CPU" : "no CPU", h->fifo ? "yes" : "no",
                h->locked ? "yes" : "no", spared ? "yes" : "no");
         fflush(stdout);
+        notify("READY=1");
         err = serve(h);
+        notify("STOPPING=1");
         serve_close(h);
     }
     if (h->q.page)
@@ -300,6 +356,7 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
     pins_stop(h);
     store_close(h);
     free(h->set_doc);
+    free(h->incoming);
     pthread_sigmask(SIG_SETMASK, &was, 0);
     free(h);
     return err;

@@ -16,6 +16,7 @@ typedef struct {
     uint64_t duration_ms, policy_ms[4], stale_after_ms, tick_ms, drain_ms, level;
     uint64_t linger_ms;    /* how long the pin holder stays after the guard died */
     uint64_t evidence_max; /* bytes */
+    uint64_t degrade;      /* on_log_full: records or evidence that may be lost before the gate closes; 0: none */
     uint32_t agent_uid;
 } qsafp_guard_options_t;
 

@@ -15,7 +15,9 @@
 #include "guard.h"
 #include "lines.h"
 
-enum { CLIENTS_MAX = 64, WORKLOADS_MAX = 16, FDS_MAX = 4, LOG_QUEUE = 768, SLOT = QSAFP_RECORD_BYTES };
+enum { CLIENTS_MAX = 64, WORKLOADS_MAX = 16, FDS_MAX = 4 };
+enum { SLOT = QSAFP_RECORD_BYTES, PAGE_SLOTS = QSAFP_SECTOR_SLOTS, PAGE = SLOT * PAGE_SLOTS };
+enum { LOG_QUEUE = 768, LOG_GROUP = 32 }; /* entries that wait; pages of one commit */
 
 typedef struct {
     int ring_fd, state_fd, evidence_fd, lock_fd, seal_fd, dir_fd;
@@ -25,11 +27,13 @@ typedef struct {
     pthread_cond_t more, done;
     uint32_t queue[LOG_QUEUE];         /* slots written, or ERASE | sector */
     uint64_t queued, durable;          /* how many entries went in, and are on the disk */
-    bool stop, failed;
+    bool stop, failed, stuck;          /* stuck: the last write failed and is tried again */
     pthread_t writer;
     uint64_t state_count;
-    uint64_t evidence_size, evidence_pruned;
-    uint8_t seal_key[32]; uint64_t seal_epoch; /* the writer's */
+    uint64_t evidence_size, evidence_old, evidence_pruned;
+    uint64_t lost_evidence, lost_events; /* since the disk last took everything; degrade(n) bounds them */
+    uint64_t untold_evidence, degrade;
+    uint8_t seal_key[32]; uint64_t seal_epoch, seal_count; /* the writer's */
 } store_t;
 
 typedef struct {
@@ -75,8 +79,12 @@ typedef struct {
 typedef struct host {
     const qsafp_guard_options_t *o;
     qsafp_t q;
-    qsafp_set_t set;
-    uint8_t *set_doc;
+    uint8_t *set_doc, *incoming;       /* the document in force; the next one as it arrives */
+    size_t set_len;
+    uint32_t incoming_have, incoming_total;
+    client_t *poller;                  /* who told how many polls are alive */
+    unsigned polls;
+    uint64_t told_serial; uint16_t told; /* equivocators on record for this request */
     store_t store;
     pins_t pins;
     sodium_t sodium;
@@ -101,11 +109,16 @@ extern const qsafp_port_t LINUX_PORT;
 int store_open(host_t *h, bool create);
 int store_start(host_t *h);
 void store_close(host_t *h);
+int seal_save(store_t *s, uint64_t epoch, const uint8_t key[32]); /* durable, then in force */
+/* repair.c */
+int store_repair(host_t *h);
 int log_read(void *ctx, uint32_t off, void *buf, uint32_t len);
 int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len);
 int log_erase(void *ctx, uint32_t sector);
 int log_sync(void *ctx);
+bool log_crowded(host_t *h);
 /* files.c */
+int evidence_recover(store_t *s);
 int evidence_put(void *ctx, const uint8_t hash[32], const uint8_t *bytes, size_t len);
 int slots_load(int fd, void *buf, uint32_t len, uint64_t *count);
 int slots_save(int fd, const void *buf, uint32_t len, uint64_t *count);
@@ -125,10 +138,20 @@ int serve_open(host_t *h);
 int serve(host_t *h);
 void serve_close(host_t *h);
 void client_close(host_t *h, client_t *c);
+bool answer(client_t *c, uint8_t tag, qsafp_command_status_t status, const void *p, size_t n);
 /* contain.c */
 int workload_command(qsafp_command_t *c, const uint8_t *p, size_t n);
 void workload_gone(host_t *h, client_t *c);
 int contain(host_t *h);
 bool order_answer(host_t *h, client_t *c);
+/* operate.c */
+int set_verify(host_t *h, qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc);
+int set_note(host_t *h);
+void polls_alive(host_t *h, unsigned alive);
+bool host_command(host_t *h, client_t *c, const uint8_t *f, size_t len, bool *ok);
+void after_put(host_t *h, const client_t *c, const uint8_t *f, size_t len, size_t n);
+/* notify.c */
+void notify(const char *text);
+uint64_t watchdog_ns(void);
 
 #endif

@@ -17,7 +17,7 @@
 
 #include "host.h"
 
-enum { FRAME_BYTES = 4 + QSAFP_FRAME_MAX + 2, RECORDS_PER_SECOND = 10 };
+enum { FRAME_BYTES = 4 + QSAFP_FRAME_MAX + 2, RECORDS_PER_SECOND = 10, CTL_PLACES = 8 };
 
 static int listen_at(host_t *h, const char *name, mode_t mode)
 {
@@ -81,6 +81,10 @@ static void drop_fds(client_t *c)
 void client_close(host_t *h, client_t *c)
 {
     workload_gone(h, c);
+    if (h->poller == c) {
+        h->poller = 0;
+        polls_alive(h, 0);
+    }
     drop_fds(c);
     close(c->fd);
     for (int i = 0; i < CLIENTS_MAX; i++)
@@ -96,10 +100,11 @@ static void accept_client(host_t *h, int listener)
     int i = 0, fd = accept4(listener, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return;
-    while (i < CLIENTS_MAX && h->clients[i])
-        i++;
-    client_t *c = i < CLIENTS_MAX ? calloc(1, sizeof *c) : 0;
     bool ctl = listener == h->ctl_fd;
+    int places = ctl ? CLIENTS_MAX : CLIENTS_MAX - CTL_PLACES; /* workloads cannot keep the agent out */
+    while (i < places && h->clients[i])
+        i++;
+    client_t *c = i < places ? calloc(1, sizeof *c) : 0;
     bool ok = c && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (!ctl || who.uid == h->o->agent_uid || who.uid == geteuid() || who.uid == 0);
     if (!ok || (!ctl && !send_page(h, fd))) {
         free(c);
@@ -136,7 +141,8 @@ static ssize_t receive(client_t *c, uint8_t *frame, size_t cap)
 static bool too_many(host_t *h, client_t *c, const uint8_t *f, size_t n)
 {
     unsigned used = 0;
-    if (c->ctl || n < 4 || f[1] == QSAFP_OPCODE_STATUS || f[1] == QSAFP_OPCODE_VERSION)
+    bool drained = n == 7 && f[1] == QSAFP_OPCODE_WORKLOAD && f[4] == 1; /* at most one record for each order */
+    if (c->ctl || n < 4 || f[1] == QSAFP_OPCODE_STATUS || f[1] == QSAFP_OPCODE_VERSION || drained)
         return false;
     uint64_t second = boot_ns() / 1000000000u;
     for (int i = 0; i < CLIENTS_MAX; i++)
@@ -149,13 +155,25 @@ static bool too_many(host_t *h, client_t *c, const uint8_t *f, size_t n)
     return false;
 }
 
-static bool answer_status(client_t *c, uint8_t tag, qsafp_command_status_t status)
+bool answer(client_t *c, uint8_t tag, qsafp_command_status_t status, const void *p, size_t n)
 {
-    uint8_t f[7] = {0xA5, tag, (uint8_t)status};
-    uint16_t crc = qsafp_crc16(f, 5);
-    f[5] = (uint8_t)crc;
-    f[6] = (uint8_t)(crc >> 8);
-    return write(c->fd, f, sizeof f) == sizeof f;
+    uint8_t f[5 + QSAFP_FRAME_MAX + 2] = {0xA5, tag, (uint8_t)status, (uint8_t)n, (uint8_t)(n >> 8)};
+    if (n)
+        memcpy(f + 5, p, n);
+    uint16_t crc = qsafp_crc16(f, 5 + n);
+    f[5 + n] = (uint8_t)crc;
+    f[6 + n] = (uint8_t)(crc >> 8);
+    return write(c->fd, f, 7 + n) == (ssize_t)(7 + n); /* a client that does not read is let go */
+}
+
+/* degrade(n): what workloads report is dropped, counted, before it crowds the guard's own records out (HW-8). */
+static bool drop_event(host_t *h, const uint8_t *f, size_t n)
+{
+    store_t *s = &h->store;
+    if (!s->degrade || n < 2 || f[1] != QSAFP_OPCODE_LOG_EVENT || !log_crowded(h) || s->lost_events + s->lost_evidence >= s->degrade)
+        return false;
+    s->lost_events++;
+    return true;
 }
 
 /* An order is waited for here, outside the frame machine: the answer comes when there is one. */
@@ -179,22 +197,34 @@ static bool one_frame(host_t *h, client_t *c)
         (void)order_answer(h, c);
         return true;
     }
-    if (too_many(h, c, f, (size_t)n))
-        return answer_status(c, f[0], QSAFP_COMMAND_STATUS_RATE_LIMITED);
+    bool ok = true;
+    if (too_many(h, c, f, (size_t)n) || drop_event(h, f, (size_t)n))
+        return answer(c, f[0], QSAFP_COMMAND_STATUS_RATE_LIMITED, 0, 0);
+    if (host_command(h, c, f, (size_t)n, &ok))
+        return ok;
+    size_t ready = c->ctl && c->cmd.put_have == c->cmd.put_total ? c->cmd.put_have : 0;
     qsafp_command(&c->cmd, f, (size_t)n);
-    return write(c->fd, c->cmd.out, c->cmd.out_len) == (ssize_t)c->cmd.out_len; /* a client that does not read is let go */
+    after_put(h, c, f, (size_t)n, ready);
+    return write(c->fd, c->cmd.out, c->cmd.out_len) == (ssize_t)c->cmd.out_len;
 }
 
-static void evidence_note(host_t *h)
+/* What is not there any more, or never came to be: bytes pruned, entries lost; events dropped. */
+static void note_losses(host_t *h)
 {
-    uint64_t gone = h->store.evidence_pruned;
-    if (!gone)
-        return;
-    qsafp_record_t r = {.event = QSAFP_EVENT_EVIDENCE_PRUNED};
-    for (unsigned i = 0; i < 8; i++)
-        r.data[i] = (uint8_t)(gone >> (8 * i));
-    h->store.evidence_pruned = 0;
-    (void)!qsafp_note(&h->q, &r);
+    store_t *s = &h->store;
+    if (s->evidence_pruned || s->untold_evidence) {
+        qsafp_record_t r = {.event = QSAFP_EVENT_EVIDENCE_PRUNED};
+        memcpy(r.data, &s->evidence_pruned, 8);
+        memcpy(r.data + 8, &s->untold_evidence, 8);
+        s->evidence_pruned = s->untold_evidence = 0;
+        (void)!qsafp_note(&h->q, &r);
+    }
+    if (s->lost_events && !log_crowded(h)) {
+        qsafp_record_t r = {.event = QSAFP_EVENT_ANOMALY, .reason = QSAFP_REASON_LOG_FULL};
+        memcpy(r.data, &s->lost_events, 8);
+        s->lost_events = 0;
+        (void)!qsafp_note(&h->q, &r);
+    }
 }
 
 static bool event(host_t *h, struct epoll_event *e)
@@ -212,11 +242,26 @@ static bool event(host_t *h, struct epoll_event *e)
     return true;
 }
 
+/* The service manager hears of us while the deadline thread, too, does its work. */
+static uint64_t feed(const host_t *h, uint64_t beat, uint64_t told)
+{
+    uint64_t now = boot_ns(), ticked = __atomic_load_n(&h->pins.s->heartbeat_ns, __ATOMIC_SEQ_CST);
+    if (!beat || now - told < beat / 2 || now - ticked > h->pins.s->stale_ns)
+        return told;
+    notify("WATCHDOG=1");
+    return now;
+}
+
 int serve(host_t *h)
 {
     struct epoll_event e; /* one at a time: a client that is closed has no event left */
+    const uint64_t beat = watchdog_ns();
+    uint64_t told = 0;
     int wait = 0;
     for (;;) {
+        told = feed(h, beat, told);
+        if (beat && (wait < 0 || (uint64_t)wait > beat / 1000000u))
+            wait = (int)(beat / 1000000u);
         int n = epoll_wait(h->epoll_fd, &e, 1, wait);
         if (n < 0 && errno != EINTR)
             return fail(h, "epoll: %s", strerror(errno));
@@ -224,7 +269,7 @@ int serve(host_t *h)
             return 0;
         bool failed = qsafp_service(&h->q) != 0; /* told again */
         wait = contain(h);
-        evidence_note(h);
+        note_losses(h);
         if (failed || (wait < 0 && h->q.untold))
             wait = 100;
     }

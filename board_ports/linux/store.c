@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The audit log's ring file: the core writes an image in memory, a writer thread makes it durable by group commit (HW-8).
  *
- * A commit covers the records of one 4 KB page: pages reach the disk in order, so that a power cut tears only the tail. */
+ * A commit covers what is queued, up to LOG_GROUP pages: the disk may keep any of them if the power is cut, and none was
+ * acknowledged, so that store_repair (repair.c) drops the group from its first hole on.  What the next start must find whole
+ * ends where seal.bin says; that file is written once a group. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -15,25 +17,26 @@
 #include "host.h"
 
 static const uint32_t ERASE = 0x80000000u; /* beside a sector, in the queue */
-enum { PAGE = 4096, PAGE_SLOTS = PAGE / SLOT };
 
 typedef struct { uint64_t epoch; uint8_t key[32]; } seal_state_t;
 
-static int seal_save(store_t *s)
+int seal_save(store_t *s, uint64_t epoch, const uint8_t key[32])
 {
-    seal_state_t st = {.epoch = s->seal_epoch};
-    uint64_t count = s->seal_epoch; /* one save an epoch */
-    memcpy(st.key, s->seal_key, sizeof st.key);
-    int err = slots_save(s->seal_fd, &st, sizeof st, &count);
+    seal_state_t st = {.epoch = epoch};
+    memcpy(st.key, key, sizeof st.key);
+    int err = slots_save(s->seal_fd, &st, sizeof st, &s->seal_count);
     qsafp_wipe(&st, sizeof st);
-    return err;
+    if (err)
+        return err;
+    s->seal_epoch = epoch;
+    memmove(s->seal_key, key, sizeof s->seal_key);
+    return 0;
 }
 
 static int seal_load(store_t *s)
 {
     seal_state_t st;
-    uint64_t count = 0;
-    int err = slots_load(s->seal_fd, &st, sizeof st, &count);
+    int err = slots_load(s->seal_fd, &st, sizeof st, &s->seal_count);
     if (!err) {
         s->seal_epoch = st.epoch;
         memcpy(s->seal_key, st.key, sizeof s->seal_key);
@@ -42,92 +45,110 @@ static int seal_load(store_t *s)
     return err;
 }
 
-static uint64_t seq_of(const uint8_t *rec)
-{
-    uint64_t v;
-    memcpy(&v, rec + 8, sizeof v);
-    return v;
-}
-
 /* ---- the writer ---- */
 
-typedef struct { uint8_t bytes[PAGE]; uint32_t erased[LOG_QUEUE]; unsigned nerased; int page; unsigned first, last; uint64_t upto; bool seals; } batch_t;
+/* Slots first .. first + count - 1 of the ring, and sectors to erase before.  `key`, `epoch`: as they are after its seals. */
+typedef struct { uint64_t upto, epoch; uint32_t first, count, nerased, erased[LOG_GROUP]; uint8_t key[32], blank[PAGE]; } group_t;
 
-/* Caller holds the lock: entries from `durable` on that belong to one page. */
-static void take(store_t *s, batch_t *b)
+/* Caller holds the lock.  No sector is erased while one of its records is still queued: the ring is longer than the queue. */
+static void take(const store_t *s, group_t *g)
 {
-    b->page = -1;
-    b->nerased = b->first = b->last = 0;
-    for (b->upto = s->durable; b->upto < s->queued; b->upto++) {
-        uint32_t e = s->queue[b->upto % LOG_QUEUE];
-        if (e & ERASE) {
-            b->erased[b->nerased++] = e & ~ERASE;
-            continue;
-        }
-        int page = (int)(e / PAGE_SLOTS);
-        if (b->page >= 0 && b->page != page)
+    g->count = g->nerased = 0;
+    for (g->upto = s->durable; g->upto < s->queued; g->upto++) {
+        uint32_t e = s->queue[g->upto % LOG_QUEUE];
+        if (e & ERASE ? g->nerased == LOG_GROUP : g->count == LOG_GROUP * PAGE_SLOTS || (g->count && e != (g->first + g->count) % s->slots))
             break;
-        b->first = b->page < 0 ? e % PAGE_SLOTS : b->first;
-        b->last = e % PAGE_SLOTS;
-        b->page = page;
+        if (e & ERASE)
+            g->erased[g->nerased++] = e & ~ERASE;
+        else if (!g->count++)
+            g->first = e;
     }
-    b->seals = b->page >= 0 && b->last == PAGE_SLOTS - 1;
-    if (b->page >= 0)
-        memcpy(b->bytes, s->image + (size_t)b->page * PAGE, PAGE);
 }
 
-static bool put_page(int fd, const uint8_t *p, size_t n, off_t at)
+/* Seals the last record of every page of the group; the keys stay with the group until it is durable. */
+static void seal_group(store_t *s, group_t *g)
 {
-    return pwrite(fd, p, n, at) == (ssize_t)n;
+    uint8_t seal[16];
+    g->epoch = s->seal_epoch;
+    memcpy(g->key, s->seal_key, sizeof g->key);
+    for (uint32_t i = PAGE_SLOTS - 1 - g->first % PAGE_SLOTS; i < g->count; i += PAGE_SLOTS) {
+        uint8_t *rec = s->image + (size_t)((g->first + i) % s->slots) * SLOT;
+        qsafp_seal(seal, g->key, rec + 208);
+        qsafp_seal_evolve(g->key);
+        g->epoch++;
+        pthread_mutex_lock(&s->lock); /* log_read may look at this record */
+        memcpy(rec + 240, seal, sizeof seal);
+        pthread_mutex_unlock(&s->lock);
+    }
 }
 
-static bool commit(store_t *s, batch_t *b)
+static bool put(const store_t *s, const uint8_t *p, uint32_t slot, uint32_t count)
 {
-    uint8_t blank[PAGE];
-    memset(blank, 0xFF, sizeof blank);
-    uint8_t *last = b->bytes + (PAGE_SLOTS - 1) * SLOT;
-    for (unsigned i = 0; i < b->nerased; i++)
-        if (!put_page(s->ring_fd, blank, PAGE, (off_t)b->erased[i] * PAGE))
+    size_t n = (size_t)count * SLOT;
+    return pwrite(s->ring_fd, p, n, (off_t)slot * SLOT) == (ssize_t)n;
+}
+
+/* Records that are queued do not change in the image, so they are written from there, without the lock. */
+static bool put_group(const store_t *s, const group_t *g)
+{
+    uint32_t head = g->count < s->slots - g->first ? g->count : s->slots - g->first;
+    for (uint32_t i = 0; i < g->nerased; i++)
+        if (!put(s, g->blank, g->erased[i] * PAGE_SLOTS, PAGE_SLOTS))
             return false;
-    if (b->seals)
-        qsafp_seal(last + 240, s->seal_key, last + 208);
-    size_t from = b->first * SLOT, n = b->page < 0 ? 0 : (b->last + 1) * SLOT - from;
-    if (n && !put_page(s->ring_fd, b->bytes + from, n, (off_t)b->page * PAGE + (off_t)from))
-        return false;
-    if (fdatasync(s->ring_fd))
-        return false;
-    if (!b->seals)
-        return true;
-    s->seal_epoch = seq_of(last) / PAGE_SLOTS + 1; /* the sealed record is durable: its key goes */
-    qsafp_seal_evolve(s->seal_key);
-    return seal_save(s) == 0;
+    return put(s, s->image + (size_t)g->first * SLOT, g->first, head) && put(s, s->image, 0, g->count - head) && fdatasync(s->ring_fd) == 0;
+}
+
+static bool commit(store_t *s, group_t *g)
+{
+    seal_group(s, g);
+    bool ok = put_group(s, g) && (g->epoch == s->seal_epoch || seal_save(s, g->epoch, g->key) == 0); /* durable: their keys go */
+    qsafp_wipe(g->key, sizeof g->key);
+    return ok;
+}
+
+/* Caller holds the lock.  A disk that took nothing is asked again in 100 ms, or when the guard stops. */
+static void pause_stuck(store_t *s)
+{
+    struct timespec limit;
+    clock_gettime(CLOCK_MONOTONIC, &limit);
+    limit.tv_nsec += 100000000;
+    if (limit.tv_nsec >= 1000000000) {
+        limit.tv_nsec -= 1000000000;
+        limit.tv_sec++;
+    }
+    while (!s->stop && pthread_cond_timedwait(&s->more, &s->lock, &limit) == 0)
+        ;
 }
 
 static void *writer(void *arg)
 {
     store_t *s = arg;
-    batch_t *b = malloc(sizeof *b);
+    group_t *g = calloc(1, sizeof *g);
+    if (g)
+        memset(g->blank, 0xFF, sizeof g->blank);
     pthread_mutex_lock(&s->lock);
-    s->failed |= !b;
+    s->failed |= !g;
     while (!s->failed) {
         while (s->durable == s->queued && !s->stop)
             pthread_cond_wait(&s->more, &s->lock);
         if (s->durable == s->queued)
             break;
-        take(s, b);
+        take(s, g);
         pthread_mutex_unlock(&s->lock);
-        bool ok = commit(s, b);
+        bool ok = commit(s, g);
         pthread_mutex_lock(&s->lock);
-        if (ok && b->seals)
-            memcpy(s->image + (size_t)b->page * PAGE + PAGE - 16, b->bytes + PAGE - 16, 16);
-        s->failed |= !ok;
+        s->stuck = !ok;
         if (ok)
-            s->durable = b->upto;
+            s->durable = g->upto;
         pthread_cond_broadcast(&s->done);
+        if (s->stuck && s->stop)
+            break;
+        if (s->stuck)
+            pause_stuck(s);
     }
     pthread_cond_broadcast(&s->done);
     pthread_mutex_unlock(&s->lock);
-    free(b);
+    free(g);
     return 0;
 }
 
@@ -153,9 +174,9 @@ static int enqueue(store_t *s, uint32_t entry, uint32_t off, const void *buf, ui
     clock_gettime(CLOCK_MONOTONIC, &limit);
     limit.tv_sec += 2;
     pthread_mutex_lock(&s->lock);
-    while (!s->failed && s->queued - s->durable == LOG_QUEUE && !err)
+    while (!s->failed && !s->stuck && s->queued - s->durable == LOG_QUEUE && !err)
         err = pthread_cond_timedwait(&s->done, &s->lock, &limit);
-    err = s->failed ? QSAFP_E_STORE : err ? QSAFP_E_FULL : 0;
+    err = s->failed ? QSAFP_E_STORE : s->queued - s->durable == LOG_QUEUE ? QSAFP_E_FULL : 0;
     if (!err) {
         if (buf)
             memcpy(s->image + off, buf, len);
@@ -190,11 +211,21 @@ int log_sync(void *ctx)
     store_t *s = &h->store;
     pthread_mutex_lock(&s->lock);
     uint64_t want = s->queued;
-    while (!s->failed && s->durable < want)
+    while (!s->failed && !s->stuck && s->durable < want)
         pthread_cond_wait(&s->done, &s->lock);
     int err = s->durable < want ? QSAFP_E_STORE : 0;
     pthread_mutex_unlock(&s->lock);
     return err;
+}
+
+/* The last of the queue is for the guard's own records. */
+bool log_crowded(host_t *h)
+{
+    store_t *s = &h->store;
+    pthread_mutex_lock(&s->lock);
+    bool crowded = s->stuck || s->queued - s->durable > LOG_QUEUE * 3 / 4;
+    pthread_mutex_unlock(&s->lock);
+    return crowded;
 }
 
 /* ---- opening ---- */
@@ -244,6 +275,7 @@ int store_open(host_t *h, bool create)
     store_t *s = &h->store;
     pthread_condattr_t mono;
     s->slots = QSAFP_LOG_SLOTS;
+    s->degrade = h->o->degrade;
     s->ring_fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
     pthread_condattr_init(&mono);
     pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
@@ -258,45 +290,19 @@ int store_open(host_t *h, bool create)
     s->evidence_fd = openat(s->dir_fd, "evidence.log", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (s->ring_fd < 0 || s->state_fd < 0 || s->seal_fd < 0 || s->evidence_fd < 0)
         return -1;
-    off_t end = lseek(s->evidence_fd, 0, SEEK_END);
-    s->evidence_size = end > 0 ? (uint64_t)end : 0;
+    if (evidence_recover(s))
+        return fail(h, "%s/evidence.log: %s", h->o->state_dir, strerror(errno));
     if (read_ring(h, create))
         return -1;
     memcpy(s->seal_key, h->o->seal_key, sizeof s->seal_key);
-    if (create && (seal_save(s) || !store_sync_dir(s)))
+    if (create && (seal_save(s, 0, s->seal_key) || !store_sync_dir(s)))
         return fail(h, "%s: cannot write", h->o->state_dir);
     return !create && seal_load(s) ? fail(h, "%s/seal.bin: the seal key is missing or damaged", h->o->state_dir) : 0;
 }
 
-/* A cut may leave a seal without its new key, or a sealed record without its seal: both are made good in order. */
-static int catch_up(host_t *h)
-{
-    store_t *s = &h->store;
-    static const uint8_t unsealed[16] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
-    for (uint32_t n = 0; n < s->slots / PAGE_SLOTS; n++) {
-        uint8_t seal[16];
-        uint32_t slot = (uint32_t)((s->seal_epoch % (s->slots / PAGE_SLOTS)) * PAGE_SLOTS + PAGE_SLOTS - 1);
-        uint8_t *rec = s->image + (size_t)slot * SLOT;
-        if (memcmp(rec, "QAR1", 4) != 0 || seq_of(rec) != s->seal_epoch * PAGE_SLOTS + PAGE_SLOTS - 1)
-            return 0;
-        qsafp_seal(seal, s->seal_key, rec + 208);
-        bool fresh = memcmp(rec + 240, unsealed, 16) == 0;
-        if (!fresh && !qsafp_equal(rec + 240, seal, 16))
-            return fail(h, "log.ring: the seal of record %llu is wrong: the log was changed", (unsigned long long)seq_of(rec));
-        memcpy(rec + 240, seal, 16);
-        if (fresh && (!put_page(s->ring_fd, rec, SLOT, (off_t)slot * SLOT) || fdatasync(s->ring_fd)))
-            return fail(h, "log.ring: %s", strerror(errno));
-        s->seal_epoch++;
-        qsafp_seal_evolve(s->seal_key);
-        if (seal_save(s))
-            return fail(h, "seal.bin: %s", strerror(errno));
-    }
-    return 0;
-}
-
 int store_start(host_t *h)
 {
-    if (catch_up(h))
+    if (store_repair(h))
         return -1;
     return pthread_create(&h->store.writer, 0, writer, &h->store) ? fail(h, "cannot start the log writer") : 0;
 }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "drain_ms": 200,  # a workload's time to finish its batch before it is frozen
     "linger_ms": 60_000,  # the pin holder's life after the guard's death
     "evidence_mb": 64,
+    "on_log_full": "close",  # or "degrade(n)": go on while at most n records wait for the disk or were lost, each counted on record
     "board": "simulated",
     "level": 1,  # isolation level the guard claims (requirements CD-5)
     "agent_uid": -1,  # who may use ctl.sock beside root and the guard's own user
@@ -61,6 +63,7 @@ class GuardConfig:
             "model": self.model,
             "policy_ms": [v["warning_ms"], v["grace_ms"], v["initial_ms"], v["extension_ms"]],
             "evidence_max": v["evidence_mb"] << 20,
+            "degrade": _degrade(v["on_log_full"], "guard.toml"),
             "agent_uid": uid,
             **{k: v[k] for k in ("duration_ms", "stale_after_ms", "tick_ms", "drain_ms", "level", "linger_ms")},
         }
@@ -72,6 +75,14 @@ def model_hash(path: Path) -> bytes:
         return sha256(path.read_bytes())
     except OSError as why:
         raise ConfigError(f"model {path}: {why.strerror}") from why
+
+
+def _degrade(policy: str, where: str) -> int:
+    """How many records may be lost before the gate closes."""
+    found = re.fullmatch(r"degrade\(([1-9][0-9]{0,2})\)", policy)
+    if policy != "close" and (found is None or int(found[1]) > 512):
+        raise ConfigError(f'{where}: on_log_full = {policy!r} is neither "close" nor "degrade(n)" with n in 1..512')
+    return int(found[1]) if found else 0
 
 
 def _limits(v: dict[str, Any], where: str) -> None:
@@ -91,6 +102,7 @@ def _limits(v: dict[str, Any], where: str) -> None:
     for key, low, high in rules:
         if not low <= v[key] <= high:
             raise ConfigError(f"{where}: {key} = {v[key]} is outside {low}..{high}")
+    _degrade(v["on_log_full"], where)
     name = v["lease"]
     if not name or len(name) > 32 or not all(c.isalnum() or c in "-_" for c in name):
         raise ConfigError(f"{where}: lease = {name!r} is not a name of letters, digits, - and _")

@@ -187,7 +187,7 @@ class Wire:
     """Raw packets to a guard's socket."""
 
     def __init__(self, path: Path) -> None:
-        self.wire = PacketWire(path, timeout=5.0)
+        self.wire, self._tag = PacketWire(path, timeout=5.0), 0
 
     def raw(self, packet: bytes) -> tuple[int, int, bytes]:
         """Send bytes; returns tag, status and payload of the answer, whose check sum must hold."""
@@ -198,9 +198,10 @@ class Wire:
         assert int.from_bytes(a[3:5], "little") == len(a) - 7
         return a[1], a[2], a[5:-2]
 
-    def ask(self, opcode: int, payload: bytes = b"", tag: int = 1) -> tuple[int, bytes]:
-        """Send a whole frame; returns status and payload."""
-        return self.raw(frame(opcode, payload, tag))[1:]
+    def ask(self, opcode: int, payload: bytes = b"", tag: int | None = None) -> tuple[int, bytes]:
+        """Send a whole frame, with the next tag or this one; returns status and payload."""
+        self._tag = (self._tag + 1) % 256 if tag is None else tag
+        return self.raw(frame(opcode, payload, self._tag))[1:]
 
     def close(self) -> None:
         """Hang up."""

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a power cut may leave in the ring file, made good before the core looks (HW-8).
+ *
+ * seal.bin says which records are whole: all below its epoch's page.  Above it, of the group that was being written, the
+ * disk may hold any part: the acknowledged records in one piece, then holes.  From the first hole on the group is dropped;
+ * nobody was told of it.  A record that was changed rather than torn is no hole: it stays, and the core names it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "host.h"
+
+typedef enum { SLOT_BLANK, SLOT_NEW, SLOT_OLD, SLOT_TORN, SLOT_STRANGE } kind_t;
+
+static uint64_t seq_of(const uint8_t *rec)
+{
+    uint64_t v;
+    memcpy(&v, rec + 8, sizeof v);
+    return v;
+}
+
+static uint8_t *at(const store_t *s, uint64_t seq) { return s->image + (size_t)(seq % s->slots) * SLOT; }
+
+static unsigned blank_from(const uint8_t *rec)
+{
+    unsigned n = SLOT;
+    while (n && rec[n - 1] == 0xFF)
+        n--;
+    return n;
+}
+
+/* What the slot of sequence `seq` holds; a torn record ends in erased bytes. */
+static kind_t kind(const store_t *s, uint64_t seq)
+{
+    const uint8_t *rec = at(s, seq);
+    unsigned n = blank_from(rec);
+    bool whole = memcmp(rec, "QAR1", 4) == 0;
+    if (n == 0)
+        return SLOT_BLANK;
+    if (whole && seq_of(rec) + s->slots == seq)
+        return SLOT_OLD;
+    if (whole && seq_of(rec) == seq && (n == SLOT || seq % PAGE_SLOTS == PAGE_SLOTS - 1))
+        return SLOT_NEW;
+    return n < SLOT ? SLOT_TORN : SLOT_STRANGE;
+}
+
+static bool follows(const store_t *s, uint64_t seq)
+{
+    static const uint8_t none[32];
+    const uint8_t *rec = at(s, seq);
+    uint8_t hash[32];
+    if (kind(s, seq) != SLOT_NEW)
+        return false;
+    qsafp_record_hash(hash, seq ? at(s, seq - 1) + 208 : none, rec);
+    return qsafp_equal(hash, rec + 208, sizeof hash);
+}
+
+/* One behind the last sector that the cut group wrote or erased in; 0 if something there is no trace of a cut. */
+static uint64_t end_of_group(const store_t *s, uint64_t hole, uint64_t limit)
+{
+    uint64_t end = hole;
+    for (uint64_t u = hole; u < limit; u++) {
+        kind_t k = kind(s, u);
+        if (k == SLOT_STRANGE)
+            return 0;
+        if (k != SLOT_OLD)
+            end = (u / PAGE_SLOTS + 1) * PAGE_SLOTS;
+    }
+    return end;
+}
+
+static bool all_blank(const store_t *s, uint64_t from, uint64_t to)
+{
+    while (from < to && kind(s, from) == SLOT_BLANK)
+        from++;
+    return from >= to;
+}
+
+static int drop_cut_group(host_t *h)
+{
+    store_t *s = &h->store;
+    uint64_t mark = s->seal_epoch * PAGE_SLOTS, hole = mark, limit = mark + (LOG_GROUP + 2) * PAGE_SLOTS;
+    while (hole < limit && follows(s, hole))
+        hole++;
+    if (hole == limit || kind(s, hole) == SLOT_NEW)
+        return 0; /* a record that is not the next one's chain was changed, not torn */
+    uint64_t end = end_of_group(s, hole, limit);
+    if (end <= hole || all_blank(s, hole + 1, end))
+        return 0; /* a plain end, or the tail alone is torn: the core drops that itself */
+    for (uint64_t u = hole; u < end; u++) {
+        memset(at(s, u), 0xFF, SLOT);
+        if (pwrite(s->ring_fd, at(s, u), SLOT, (off_t)(u % s->slots) * SLOT) != SLOT)
+            return fail(h, "log.ring: %s", strerror(errno));
+    }
+    return fdatasync(s->ring_fd) ? fail(h, "log.ring: %s", strerror(errno)) : 0;
+}
+
+/* 1 if the seal is the right one, 0 if it was cut off on its way, -1 if it is a wrong one. */
+static int sealed(const uint8_t *rec, const uint8_t seal[16])
+{
+    unsigned n = blank_from(rec);
+    if (n < 240 || memcmp(rec + 240, seal, n - 240) != 0)
+        return n <= 240 ? 0 : -1;
+    return n == SLOT || qsafp_equal(rec + 240, seal, 16) ? 1 : 0;
+}
+
+/* A cut may leave seals without their new key, or a sealed record without its seal: made good in order. */
+static int catch_up(host_t *h)
+{
+    store_t *s = &h->store;
+    for (uint32_t n = 0; n < s->slots / PAGE_SLOTS; n++) {
+        uint8_t seal[16], key[32];
+        uint64_t seq = s->seal_epoch * PAGE_SLOTS + PAGE_SLOTS - 1;
+        uint8_t *rec = at(s, seq);
+        if (memcmp(rec, "QAR1", 4) != 0 || seq_of(rec) != seq)
+            return 0;
+        qsafp_seal(seal, s->seal_key, rec + 208);
+        int is = sealed(rec, seal);
+        if (is < 0)
+            return fail(h, "log.ring: the seal of record %llu is wrong: the log was changed", (unsigned long long)seq);
+        memcpy(rec + 240, seal, 16);
+        if (!is && (pwrite(s->ring_fd, rec, SLOT, (off_t)(seq % s->slots) * SLOT) != SLOT || fdatasync(s->ring_fd)))
+            return fail(h, "log.ring: %s", strerror(errno));
+        memcpy(key, s->seal_key, sizeof key);
+        qsafp_seal_evolve(key);
+        int err = seal_save(s, s->seal_epoch + 1, key);
+        qsafp_wipe(key, sizeof key);
+        if (err)
+            return fail(h, "seal.bin: %s", strerror(errno));
+    }
+    return 0;
+}
+
+int store_repair(host_t *h)
+{
+    int err = drop_cut_group(h);
+    return err ? err : catch_up(h);
+}
