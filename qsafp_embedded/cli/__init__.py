@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import io
 import os
 import re
 import sys
@@ -18,13 +19,13 @@ GROUPS = ("init", "validators", "run", "status", "audit", "stop", "doctor", "tes
 
 
 START = """start here:
-  qsafp init --profile lab --dir ~/lab          make device, validators and agent in one directory
-  qsafp validators up --dir ~/lab               run the validators; leave it running
+  qsafp init --profile lab --dir ~/lab      # make device, validators and agent in one directory
+  qsafp validators up --dir ~/lab           # run the validators; leave it running
   python -m qsafp_embedded.agent --config ~/lab/agent/agent.toml
-                                                run the agent, which starts the guard; leave it running
-  qsafp status --watch --dir ~/lab              look at the lease
-  qsafp run --dir ~/lab -- python infer.py      run something that stops when the lease does
-  qsafp doctor --dir ~/lab                      if something is wrong"""
+                                            # run the agent, which starts the guard; leave it running
+  qsafp status --watch --dir ~/lab          # look at the lease
+  qsafp run --dir ~/lab -- python infer.py  # run something that stops when the lease does
+  qsafp doctor --dir ~/lab                  # if something is wrong"""
 CHOICE = re.compile(r"invalid choice: '(?P<said>[^']*)' \(choose from (?P<known>.*)\)$")
 
 
@@ -38,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 def _nearer(message: str) -> str:
     """Name the nearest choice instead of all."""
     found = CHOICE.search(message)
-    near = difflib.get_close_matches(found["said"], re.findall(r"[\w-]+", found["known"]), 1, 0.4) if found else []
+    near = difflib.get_close_matches(found["said"], re.findall(r"[\w-]+", found["known"]), 1, 0.6) if found else []
     return f"{message[: found.start()]}no '{found['said']}' here; did you mean '{near[0]}'?" if found and near else message
 
 
@@ -62,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     if not words:
         parser().print_help()
         return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may be any bytes
     args = parser().parse_args(words)
     try:
         code = args.run(args)

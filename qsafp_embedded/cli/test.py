@@ -17,7 +17,8 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """Add ``test``."""
-    p = command(commands, "test", _test, "run scenarios: real guard, agent and validators, in a temporary directory")
+    what = "run scenarios: real guard, agent and validators, in a temporary directory"
+    p = command(commands, "test", _test, what, "qsafp test --list\nqsafp test --scenario revocation,one_bad_validator")
     which = p.add_mutually_exclusive_group(required=True)
     which.add_argument("--scenario", metavar="NAME", help="names with commas between them, fast, or all")
     which.add_argument("--list", action="store_true", help="list the scenarios")
