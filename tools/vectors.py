@@ -312,10 +312,19 @@ class Story:
         while len(log.records) < RECORDS:
             log.note(Event.INFERENCE_COMPLETED, 200 + step, serial=3, reported=1, data=struct.pack("<Q", step))
             step += 1
+        self.host_frames()
         self.frame("failsafe_first", Opcode.FAILSAFE, struct.pack("<I", Reason.MANUAL), CommandStatus.CONFIRM)
         self.frame("failsafe_again", 0, b"", CommandStatus.OK, raw=self.frames["failsafe_first"][0])
         log.append(Event.FAILSAFE_TRIGGERED, 300, reason=Reason.MANUAL, serial=3, data=b"\x02")
         self.close()
+
+    def host_frames(self) -> None:
+        """What a host answers beside the core: polls alive; the set document in force, the next one."""
+        document, newer = self.files["wire/set_ed25519.cbor"], self.files["wire/set_epoch2.cbor"]
+        self.frame("host_polls", Opcode.RENEW, b"\4\6", CommandStatus.OK)
+        self.frame("host_set_read", Opcode.SET, struct.pack("<BI", 1, 0), CommandStatus.OK, struct.pack("<I", len(document)) + document)
+        self.frame("host_set_put", Opcode.SET, struct.pack("<BII", 2, 0, len(newer)) + newer, CommandStatus.OK)
+        self.frame("host_set_finish", Opcode.SET, b"\3", CommandStatus.OK, b"\0")
 
     def first_lease(self) -> None:
         """Obtained over command frames; the page opens."""
@@ -344,7 +353,7 @@ class Story:
         two = struct.pack("<Q", 5) + b"".join(log.records[:2])
         self.frame("read_log", Opcode.READ_LOG, struct.pack("<QH", 0, 2), CommandStatus.OK, two)
         self.frame("workload_register", Opcode.WORKLOAD, b"\0\1camera", CommandStatus.OK, b"\0")
-        self.frame("set", Opcode.SET, b"", CommandStatus.BAD_OPCODE)
+        self.frame("set_unsupported", Opcode.SET, b"\3", CommandStatus.BAD_OPCODE)
         version = self.frames["version"][0]
         self.frame("bad_crc", 0, b"", CommandStatus.BAD_CRC, raw=version[:-1] + bytes((version[-1] ^ 1,)))
         self.frame("cut", 0, b"", CommandStatus.BAD_LENGTH, raw=version[:-1])
@@ -406,7 +415,8 @@ class Story:
             row = {"file": "wire/log.bin", "kind": "record", "what": event.name, "event": int(event), "offset": 256 * number}
             self.index.append(row)
         lines = [" ".join([name, *(x.hex() for f in pair for x in (f, cobs_encode(f)))]) for name, pair in self.frames.items()]
-        text = "\n".join(["# SPDX-License-Identifier: Apache-2.0", "# name command command-in-COBS answer answer-in-COBS", *lines, ""])
+        note = "# name command command-in-COBS answer answer-in-COBS; host_: answered by the guard around the core"
+        text = "\n".join(["# SPDX-License-Identifier: Apache-2.0", note, *lines, ""])
         self.add("frames.txt", text.encode(), "frames", "command frames and their answers, in the order of the story")
         self.add("ed25519.bin", signatures(self.files), "ed25519", "public key, signature, SHA-256 of what was signed; 128 bytes each")
 

@@ -174,7 +174,7 @@ static void read_frames(void)
         nexchanges++;
     }
     fclose(f);
-    CHECK(nexchanges == 14);
+    CHECK(nexchanges == 18);
 }
 
 static void exchange(const char *name)
@@ -368,7 +368,7 @@ static void first_lease(void)
     exchange("log_event");
     exchange("read_log");
     exchange("workload_register");
-    exchange("set");
+    exchange("set_unsupported");
     exchange("bad_crc");
     exchange("cut");
     note_at(105, (qsafp_record_t){.event = QSAFP_EVENT_INFERENCE_COMPLETED, .flags = 8});

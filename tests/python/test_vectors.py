@@ -378,13 +378,16 @@ def frames() -> dict[str, tuple[bytes, bytes]]:
     return out
 
 
+UNASKED = ("bad_crc", "cut", "failsafe_again", "set_unsupported")
+
+
 class Replay:
     """A wire that answers from the vectors."""
 
     peer = "vectors"
 
     def __init__(self) -> None:
-        self.known = {ask[1:-2]: told for name, (ask, told) in frames().items() if name not in ("bad_crc", "cut", "failsafe_again")}
+        self.known = {ask[1:-2]: told for name, (ask, told) in frames().items() if name not in UNASKED}
         self.stops = [frames()["failsafe_first"][1], frames()["failsafe_again"][1]]
         self.last = b""
 
@@ -412,6 +415,9 @@ def test_the_client_speaks_the_frames_of_the_vectors() -> None:
         assert (status.log_next, status.log_size_at_lease, status.lab, status.denied, status.now_ns) == (4, 3, True, 0, 103 * 10**9)
         guard.log_event(Event.INFERENCE_STARTED, 0, b"batch 1")
         assert guard.workload(b"\0\1camera") == b"\0"
+        guard.polls(6)
+        assert guard.set_document() == read("set_ed25519.cbor")
+        guard.install_set(read("set_epoch2.cbor"))
         guard.failsafe(Reason.MANUAL)
 
 
