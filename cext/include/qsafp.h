@@ -216,12 +216,12 @@ typedef struct {
     size_t lease_token_len;
     qsafp_view_t view;                          /* as of the last qsafp_info */
     qsafp_config_t cfg;
-    qsafp_claims_t lease;
     uint8_t lease_request_hash[32], input_hash[32];
-    qsafp_audit_t log;
+    qsafp_claims_t lease;
     qsafp_pending_t pending;
-    qsafp_state_t st;
     qsafp_set_t set;
+    qsafp_state_t st;
+    qsafp_audit_t log;
     uint8_t failsafe_record[QSAFP_RECORD_BYTES];                       /* the record a release answers */
     uint8_t scratch[QSAFP_RESPONSE_MAX / 16];                          /* Sig_structures: 1 KB */
     uint8_t lease_token[QSAFP_RESPONSE_MAX];                           /* the previous lease, for validators that are behind */

@@ -6,14 +6,15 @@
 
 static uint16_t bit(int index) { return (uint16_t)(1u << index); }
 
-/* Index of the validator with this kid for this algorithm, or -1. */
+/* Index of the validator with this kid for this algorithm, if the suite has it, or -1. */
 static int signer(const qsafp_set_t *set, const qsafp_cose_sig *s)
 {
+    bool ml = s->alg == QSAFP_ALG_MLDSA65;
+    if ((!ml && s->alg != QSAFP_ALG_ED25519) || !(set->suite & (ml ? QSAFP_SUITE_MLDSA65 : QSAFP_SUITE_ED25519)))
+        return -1;
     for (int i = 0; i < set->n; i++) {
         const qsafp_validator_t *v = &set->v[i];
-        bool ed = s->alg == QSAFP_ALG_ED25519 && set->suite != QSAFP_SUITE_MLDSA65 && !memcmp(v->kid_ed, s->kid, 8);
-        bool ml = s->alg == QSAFP_ALG_MLDSA65 && set->suite != QSAFP_SUITE_ED25519 && v->mldsa65 && !memcmp(v->kid_ml, s->kid, 8);
-        if (ed || ml)
+        if (!memcmp(ml ? v->kid_ml : v->kid_ed, s->kid, 8) && (!ml || v->mldsa65))
             return i;
     }
     return -1;
@@ -44,59 +45,55 @@ static void too_few_left(qsafp_t *q)
         qsafp_trip(q, QSAFP_REASON_INVALID_SIGNATURES);
 }
 
-static void count_denial(qsafp_t *q)
-{
-    unsigned denied = bit_count((unsigned)(q->lease_denied | q->pending.denied));
-    if (denied >= (unsigned)(q->set.n - q->set.m + 1))
-        qsafp_trip(q, QSAFP_REASON_VALIDATOR_DENIED);
-}
-
 /* ---- leases ---- */
 
-static int next_vote(qsafp_t *q, qsafp_cbor_r *sigs, qsafp_tbs_t *what, int *last)
+typedef struct { int last; bool second, bad; } votes_t;
+
+/* One signature: of a validator above the last one, or in hybrid the second of the last one. */
+static int next_signature(qsafp_t *q, qsafp_cbor_r *sigs, qsafp_tbs_t *what, votes_t *v)
 {
-    unsigned halves = q->set.suite == QSAFP_SUITE_HYBRID ? 2 : 1;
-    int index = -1, bad = 0;
-    for (unsigned h = 0; h < halves; h++) {
-        qsafp_cose_sig s;
-        int err = qsafp_sign_next(&s, sigs);
-        if (err)
-            return err;
-        int i = signer(&q->set, &s);
-        if (i < 0)
-            return QSAFP_E_UNKNOWN_SIGNER;
-        if (i <= *last)
-            return QSAFP_E_DUPLICATE_SIGNER;
-        int want = h == 1 || q->set.suite == QSAFP_SUITE_MLDSA65 ? QSAFP_ALG_MLDSA65 : QSAFP_ALG_ED25519;
-        if (s.alg != want || (h == 1 && i != index))
-            return QSAFP_E_NOT_CANONICAL;
-        index = i;
-        if (verify(q, what, &s, i))
-            bad = 1;
-    }
-    *last = index;
-    if (bad)
-        return forged(q, index);
-    bool gone = (q->pending.denied | q->pending.spent) & bit(index); /* said no to this request before, or spent its vote */
-    return gone ? QSAFP_E_BAD_SIGNATURE : 0;
+    qsafp_cose_sig s;
+    int err = qsafp_sign_next(&s, sigs);
+    if (err)
+        return err;
+    int index = signer(&q->set, &s);
+    if (index < 0)
+        return QSAFP_E_UNKNOWN_SIGNER;
+    if (!v->second && index <= v->last)
+        return QSAFP_E_DUPLICATE_SIGNER;
+    bool ml = v->second || q->set.suite == QSAFP_SUITE_MLDSA65;
+    if ((s.alg == QSAFP_ALG_MLDSA65) != ml || (v->second && index != v->last))
+        return QSAFP_E_NOT_CANONICAL;
+    v->last = index;
+    if (verify(q, what, &s, index))
+        v->bad = true;
+    return 0;
 }
 
 /* All signatures are looked at, so that every forged one leaves its record. */
 static int count_votes(qsafp_t *q, qsafp_cbor_r *sigs, uint64_t count, qsafp_tbs_t *what)
 {
-    uint64_t halves = q->set.suite == QSAFP_SUITE_HYBRID ? 2 : 1;
-    int last = -1, result = 0;
-    if (count != halves * q->set.m)
-        return count < halves * q->set.m ? QSAFP_E_TOO_FEW : QSAFP_E_NOT_CANONICAL;
-    for (uint64_t i = 0; i < q->set.m; i++) {
-        int err = next_vote(q, sigs, what, &last);
+    unsigned hybrid = q->set.suite == QSAFP_SUITE_HYBRID, n = (unsigned)q->set.m << hybrid;
+    votes_t v = {.last = -1};
+    int err, result = 0;
+    if (count != n)
+        return count < n ? QSAFP_E_TOO_FEW : QSAFP_E_NOT_CANONICAL;
+    while (n--) {
+        v.second = hybrid && !(n & 1);
+        err = next_signature(q, sigs, what, &v);
+        if (!err && (v.second || !hybrid)) {
+            bool gone = (q->pending.denied | q->pending.spent) & bit(v.last); /* said no to this request before, or spent its vote */
+            if (v.bad)
+                err = forged(q, v.last);
+            if (v.bad || gone)
+                result = QSAFP_E_BAD_SIGNATURE;
+            v.bad = false;
+        }
         if (err && err != QSAFP_E_BAD_SIGNATURE)
             return err;
-        if (err)
-            result = err;
     }
     too_few_left(q);
-    int err = qsafp_cbor_done(sigs);
+    err = qsafp_cbor_done(sigs);
     return err ? err : result;
 }
 
@@ -162,11 +159,11 @@ static int put_lease(qsafp_t *q, const uint8_t *token, size_t len)
     qsafp_bytes payload;
     qsafp_cbor_r sigs;
     uint64_t count = 0;
-    if (!pending_live(q, port_now(q)))
-        return QSAFP_E_NO_REQUEST;
     int err = qsafp_sign_parse(&payload, &sigs, &count, token, len);
     if (err)
         return err;
+    if (!pending_live(q, port_now(q)))
+        return QSAFP_E_NO_REQUEST;
     if (payload.len != q->pending.payload_len || memcmp(payload.p, q->pending.payload, payload.len) != 0)
         return QSAFP_E_MISMATCH; /* SAFETY: I2 only bytes this guard proposed */
     qsafp_tbs_t what = {.aad = "qsafp/1/lease", .sign1 = false, .payload = payload};
@@ -192,19 +189,20 @@ static int put_lease(qsafp_t *q, const uint8_t *token, size_t len)
 
 /* What a refusal or a revocation says; the fields that the other one has stay zero. */
 typedef struct {
-    uint8_t request_hash[32], ueid[33], set_id[16];
-    uint64_t class, code, epoch, serial;
+    uint8_t request_hash[32], ueid[33], set_id[16], class;
+    uint32_t code;
+    uint64_t epoch, serial;
     qsafp_bytes data;
 } answer_t;
-typedef struct { bool deny, of_pending, of_lease; } verdict_t;
+enum { OF_PENDING = 1, OF_LEASE = 2 }; /* what it is about */
 
 #define AT(field) offsetof(answer_t, field)
 
 static const item_t REFUSAL[] = {
     {0, 0, ITEM_MAP, 5},
     {1, AT(request_hash), ITEM_BSTR, 32},
-    {2, AT(class), ITEM_UINT, 8},
-    {3, AT(code), ITEM_UINT, 8},
+    {2, AT(class), ITEM_UINT, 1},
+    {3, AT(code), ITEM_UINT, 1},
     {4, 0, ITEM_TEXT, 0},
     {5, AT(data), ITEM_ANY, 0}, /* for the agent */
 };
@@ -214,59 +212,66 @@ static const item_t REVOCATION[] = {
     {2, AT(set_id), ITEM_BSTR, 16},
     {3, AT(epoch), ITEM_UINT, 8},
     {4, AT(serial), ITEM_UINT, 8},
-    {5, AT(code), ITEM_UINT, 8},
+    {5, AT(code), ITEM_UINT, 1},
     {6, 0, ITEM_TEXT, 0},
 };
 
-static int judge_refusal(const qsafp_t *q, const answer_t *a, verdict_t *v)
+static int about(const qsafp_t *q, bool pending, bool lease)
 {
-    v->deny = a->class == QSAFP_REFUSAL_CLASS_DENY;
-    if ((!v->deny && a->class != QSAFP_REFUSAL_CLASS_RETRY) || v->deny != (a->code < QSAFP_REFUSAL_STALE) || !a->code || a->code > QSAFP_REFUSAL_LIMITS)
-        return QSAFP_E_MALFORMED; /* unknown codes, or one of the other class */
-    v->of_pending = q->pending.active && qsafp_equal(a->request_hash, q->pending.request_hash, 32);
-    v->of_lease = q->leased && qsafp_equal(a->request_hash, q->lease_request_hash, 32);
-    return 0;
+    int of = (q->pending.active && pending ? OF_PENDING : 0) | (q->leased && lease ? OF_LEASE : 0);
+    return of ? of : QSAFP_E_STALE;
 }
 
-static int judge_revocation(const qsafp_t *q, const answer_t *a, verdict_t *v)
+static int judge_refusal(const qsafp_t *q, qsafp_cbor_r *r, answer_t *a)
 {
+    shape_get(r, ROWS(REFUSAL), a);
+    uint8_t class = a->code < QSAFP_REFUSAL_STALE ? QSAFP_REFUSAL_CLASS_DENY : QSAFP_REFUSAL_CLASS_RETRY;
+    if (qsafp_cbor_done(r) || a->class != class || !a->code || a->code > QSAFP_REFUSAL_LIMITS)
+        return QSAFP_E_MALFORMED; /* unknown codes too, or one of the other class */
+    return about(q, qsafp_equal(a->request_hash, q->pending.request_hash, 32), qsafp_equal(a->request_hash, q->lease_request_hash, 32));
+}
+
+static int judge_revocation(const qsafp_t *q, qsafp_cbor_r *r, answer_t *a)
+{
+    shape_get(r, ROWS(REVOCATION), a);
+    a->class = QSAFP_REFUSAL_CLASS_DENY;
+    if (qsafp_cbor_done(r))
+        return QSAFP_E_MALFORMED;
     if (memcmp(a->ueid, q->cfg.ueid, sizeof a->ueid) != 0)
         return QSAFP_E_WRONG_DEVICE;
     if (a->epoch != q->set.epoch || memcmp(a->set_id, q->set.set_id, sizeof a->set_id) != 0)
         return QSAFP_E_WRONG_EPOCH;
-    v->deny = true;
-    v->of_pending = q->pending.active && a->serial >= q->pending.claims.serial;
-    v->of_lease = q->leased && a->serial >= q->lease.serial;
-    return 0;
+    return about(q, a->serial >= q->pending.claims.serial, a->serial >= q->lease.serial);
 }
 
-static int judge(const qsafp_t *q, qsafp_bytes payload, bool revocation, answer_t *a, verdict_t *v)
+static int record_denial(qsafp_t *q, int index, const answer_t *a, qsafp_bytes token)
 {
-    qsafp_cbor_r r = qsafp_cbor_reader(payload.p, payload.len);
-    memset(a, 0, sizeof *a);
-    if (revocation)
-        shape_get(&r, ROWS(REVOCATION), a);
-    else
-        shape_get(&r, ROWS(REFUSAL), a);
-    if (qsafp_cbor_done(&r))
-        return QSAFP_E_MALFORMED;
-    int err = revocation ? judge_revocation(q, a, v) : judge_refusal(q, a, v);
-    return err || v->of_pending || v->of_lease ? err : QSAFP_E_STALE;
-}
-
-static int record_denial(qsafp_t *q, int index, const answer_t *a, bool deny, qsafp_bytes token)
-{
+    bool deny = a->class == QSAFP_REFUSAL_CLASS_DENY;
     uint8_t hash[32];
     qsafp_sha256(hash, token.p, token.len);
     bool kept = q->port->evidence_put(q->ctx, hash, token.p, token.len) == 0; /* a denial counts even where its evidence cannot be kept */
-    return note(q, deny ? QSAFP_EVENT_LEASE_DENIED : QSAFP_EVENT_VALIDATOR_RESPONSE, (uint32_t)a->code, kept ? hash : 0, index);
+    return note(q, deny ? QSAFP_EVENT_LEASE_DENIED : QSAFP_EVENT_VALIDATOR_RESPONSE, a->code, kept ? hash : 0, index);
+}
+
+/* False if all of it was said before: the log is not filled by repeating it. */
+static bool count_denial(qsafp_t *q, int of, uint16_t who)
+{
+    unsigned said = (of & OF_PENDING ? q->pending.denied : 0xFFFFu) & (of & OF_LEASE ? q->lease_denied : 0xFFFFu);
+    if (said & who)
+        return false;
+    if (of & OF_PENDING)
+        q->pending.denied |= who;
+    if (of & OF_LEASE)
+        q->lease_denied |= who;
+    if (bit_count((unsigned)(q->lease_denied | q->pending.denied)) > (unsigned)(q->set.n - q->set.m))
+        qsafp_trip(q, QSAFP_REASON_VALIDATOR_DENIED); /* latch and drive before the record */
+    return true;
 }
 
 static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
 {
     qsafp_cose_sig s;
     answer_t a;
-    verdict_t v = {false, false, false};
     qsafp_tbs_t what = {.aad = "qsafp/1/refusal", .sign1 = true};
     int err = qsafp_sign1_parse(&s, &what.payload, token, len);
     if (err)
@@ -274,12 +279,14 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
     int index = signer(&q->set, &s);
     if (index < 0)
         return QSAFP_E_UNKNOWN_SIGNER;
+    qsafp_cbor_r r = qsafp_cbor_reader(what.payload.p, what.payload.len);
     bool revocation = what.payload.len && what.payload.p[0] == 0xA6; /* a map of six; a refusal has five */
+    memset(&a, 0, sizeof a);
     if (revocation)
         what.aad = "qsafp/1/revocation";
-    err = judge(q, what.payload, revocation, &a, &v);
-    if (err)
-        return err;
+    int of = revocation ? judge_revocation(q, &r, &a) : judge_refusal(q, &r, &a);
+    if (of < 0)
+        return of;
     err = verify(q, &what, &s, index);
     if (err == QSAFP_E_BAD_SIGNATURE) {
         err = forged(q, index);
@@ -288,27 +295,15 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
     if (err)
         return err; /* too long to be looked at is no forgery */
     store32(&q->answered, 1);
-    const unsigned said = (v.of_pending ? q->pending.denied : 0xFFFFu) & (v.of_lease ? q->lease_denied : 0xFFFFu);
-    if (v.deny && (said & bit(index)))
-        return 0; /* said before: the log is not filled by repeating it */
-    if (v.deny && v.of_pending)
-        q->pending.denied |= bit(index);
-    if (v.deny && v.of_lease)
-        q->lease_denied |= bit(index);
-    if (v.deny)
-        count_denial(q); /* latch and drive before the record */
-    return record_denial(q, index, &a, v.deny, (qsafp_bytes){token, len});
+    if (a.class == QSAFP_REFUSAL_CLASS_DENY && !count_denial(q, of, bit(index)))
+        return 0;
+    return record_denial(q, index, &a, (qsafp_bytes){token, len});
 }
 
 int qsafp_put(qsafp_t *q, const uint8_t *token, size_t len)
 {
     if (len > QSAFP_RESPONSE_MAX)
         return QSAFP_E_TOO_LARGE;
-    qsafp_cbor_r r = qsafp_cbor_reader(token, len);
-    uint64_t tag = qsafp_cbor_head(&r, QSAFP_CBOR_TAG);
-    if (r.err)
-        return r.err;
-    if (tag == 98)
-        return put_lease(q, token, len);
-    return tag == 18 ? put_refusal(q, token, len) : QSAFP_E_MALFORMED;
+    bool sign1 = len && token[0] == 0xD2; /* tag 18; anything else must be a lease, tag 98 */
+    return sign1 ? put_refusal(q, token, len) : put_lease(q, token, len);
 }

@@ -53,7 +53,7 @@ static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
         return;
     case ITEM_UINT:
         v = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
-        shape_want(r, row->size == sizeof v || v < 1u << 8 * row->size);
+        shape_want(r, row->size == sizeof v || v <= UINT8_MAX);
         memcpy(to, &v, row->size);
         return;
     default:

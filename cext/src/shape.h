@@ -9,7 +9,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "wire structs are copi
 
 /* What a row reads into `at`, and writes from there.  ARRAY, MAP and TAG have the one count or number `size`. */
 enum {
-    ITEM_UINT = QSAFP_CBOR_UINT,   /* an unsigned field of `size` bytes */
+    ITEM_UINT = QSAFP_CBOR_UINT,   /* an unsigned field of `size` bytes, to read 1 or 8 */
     ITEM_INT = QSAFP_CBOR_NEG,     /* int64_t */
     ITEM_BSTR = QSAFP_CBOR_BSTR,   /* exactly `size` bytes */
     ITEM_TEXT = QSAFP_CBOR_TSTR,   /* checked and dropped; read only */
