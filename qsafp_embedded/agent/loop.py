@@ -245,7 +245,7 @@ class Agent:
             "agent": os.getpid(),
             "m": self._members.m,
             "n": self._members.n,
-            "round": [v.as_dict() for v in self._votes],
+            "round": [v.as_dict() | {"poll": self._polls.reaches(v.index)} for v in self._votes],
             "renewing": self._task is not None,
             "polls": self._polls.alive,
             "isolated": self._config.poll and self._polls.isolated,

@@ -46,6 +46,10 @@ class Polls:
         """How many polls are on their way."""
         return sum(e.is_set() for e in self._alive.values())
 
+    def reaches(self, index: int) -> bool:
+        """Whether the poll of this validator is on its way."""
+        return self._alive[index].is_set()
+
     @property
     def isolated(self) -> bool:
         """Fewer than n-m+1 polls are alive: no stop by the quorum could arrive."""

@@ -101,7 +101,7 @@ def _agent(home: Home) -> Iterator[Finding]:
     if a["isolated"]:
         yield Finding("polls", False, f"{a['polls']} of {a['n']} alive: no stop could arrive", "reach or start the validators")
     for v in a["round"]:
-        if v["state"] in ("unreachable", "garbled", "forged"):
+        if v["state"] in ("garbled", "forged") or (v["state"] == "unreachable" and not v["poll"]):
             yield Finding(f"validator {v['index']}", False, f"{v['state']}: {v['text']}", "is it running, its port reachable?")
 
 

@@ -72,7 +72,7 @@ def _look(home: Home) -> dict[str, Any]:
     }
 
 
-def _text(found: dict[str, Any]) -> str:
+def _text(home: Home, found: dict[str, Any]) -> str:
     g, a = found["guard"], found["agent"]
     if g is None:
         lines = [f"guard      none: {found['error']}", "gate       closed"]
@@ -88,8 +88,13 @@ def _text(found: dict[str, Any]) -> str:
         if g["denied"]:
             lines.append(f"denied by  validators {', '.join(map(str, g['denied']))}")
         if g["latch"] and g["phase"] == "failsafe":
-            lines.append(f"fail-safe  record {g['latch']['sequence']}; when the cause is understood: qsafp unlock")
-    return "\n".join(lines + (_agent(a) if a else ["agent      none: python -m qsafp_embedded.agent --config …/agent/agent.toml"]))
+            lines.append(f"fail-safe  record {g['latch']['sequence']}; when the cause is understood: {home.hint('unlock')}")
+    return "\n".join(lines + (_agent(a) if a else [f"agent      none; start it: {home.start_agent}"]))
+
+
+def _vote(v: dict[str, Any]) -> str:
+    took = f"{v['ms']:8.1f} ms" if v["ms"] else " " * 11
+    return f"  validator {v['index']}: {v['state']:<11}{took}  {'poll alive' if v['poll'] else 'no poll':<10}  {v['text']}".rstrip()
 
 
 def _agent(a: dict[str, Any]) -> list[str]:
@@ -97,7 +102,7 @@ def _agent(a: dict[str, Any]) -> list[str]:
     took = sorted(a["latencies_ms"])
     typical = f", renewals take {took[len(took) // 2]:.1f} ms" if took else ""
     lines = [f"agent      pid {a['agent']}, {a['polls']} of {a['n']} polls alive{typical}{isolated}"]
-    lines += [f"  validator {v['index']}: {v['state']:<10} {v['ms']:8.1f} ms  {v['text']}".rstrip() for v in a["round"]]
+    lines += [_vote(v) for v in a["round"]]
     return lines + ([f"last error {a['error']}"] if a["error"] else [])
 
 
@@ -106,10 +111,10 @@ def _status(args: argparse.Namespace) -> int:
     clear = "\x1b[H\x1b[J" if sys.stdout.isatty() and not args.json else ""
     while args.watch:
         found = _look(home)
-        emit(args, found, clear + _text(found))
+        emit(args, found, clear + _text(home, found))
         time.sleep(WATCH_S)
     found = _look(home)
-    emit(args, found, _text(found))
+    emit(args, found, _text(home, found))
     return int(found["guard"] is None)
 
 

@@ -11,7 +11,7 @@ from .._tables import Phase, Reason
 from ..client import GuardClient
 from ..errors import QsafpError
 from ..validator import admin_client
-from .common import Commands, ask_agent, command, emit, home_of
+from .common import Commands, Home, ask_agent, command, emit, home_of
 from .status import guard_status
 from .validators import each
 
@@ -65,14 +65,14 @@ def _unlock(args: argparse.Namespace) -> int:
         time.sleep(0.02)
     open_ = now.phase in (Phase.ACTIVE, Phase.WARNING)
     bad = "".join(f"\n  validator {i}: {v}" for i, v in released.items() if isinstance(v, str))
-    why = "" if open_ else "\n" + _why(home_agent=ask_agent(home, "status"))
+    why = "" if open_ else "\n" + _why(home)
     shown = {str(i): v if isinstance(v, dict) else {"error": v[7:]} for i, v in released.items()}
     text = f"{latch}: released at {len(good)} of {s.total} validators; phase {now.phase_name.lower()}{bad}{why}"
     emit(args, {"phase": now.phase_name.lower(), "serial": now.serial, "released": shown}, text)
     return int(not open_)
 
 
-def _why(home_agent: dict[str, object] | None) -> str:
+def _why(home: Home) -> str:
     """What keeps the lease away, and the command that helps."""
-    text = str((home_agent or {}).get("error", "no agent runs"))
-    return f"{text}\n  lift revocations with: qsafp validator allow --all" if "REVOKED" in text else text
+    text = str((ask_agent(home, "status") or {}).get("error", "no agent runs"))
+    return f"{text}\n  lift revocations with: {home.hint('validator allow --all')}, then unlock again" if "REVOKED" in text else text
