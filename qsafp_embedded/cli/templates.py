@@ -74,7 +74,7 @@ def agent_toml(f: Folders) -> str:
 guard_socket = {f.path(f.run / "main" / "ctl.sock", "agent")}  # the guard's command socket
 control_socket = {f.path(f.run / "main" / "agent.sock", "agent")}  # where qsafp status and others reach this agent
 guard_config = {f.path(f.config / "guard" / "guard.toml", "agent")}  # a guard is started with this when none runs; "" never starts one
-stop_guard = false  # end that guard together with the agent
+stop_guard = true  # stopping the agent stops a guard that it started, and so the lease; a guard with a unit of its own stays
 
 set = {f.path(f.config / "set" / "set-1.cbor", "agent")}  # whom to ask, and their TLS keys
 relay_key = "relay.key"  # this agent's TLS key; validators list its SPKI

@@ -57,7 +57,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("live") / "d"
     make(Plan(root, "home"))
     toml = root / "agent" / "agent.toml"
-    toml.write_text(toml.read_text().replace("stop_guard = false", "stop_guard = true"))
     up = subprocess.Popen([*CLI, "validators", "up", "--dir", str(root)], stdout=subprocess.DEVNULL)
     agent = subprocess.Popen([sys.executable, "-m", "qsafp_embedded.agent", "--config", str(toml)], stdout=subprocess.DEVNULL)
     try:
