@@ -51,7 +51,7 @@ static inline bool cas32(uint32_t *p, uint32_t expect, uint32_t v)
 
 static inline uint64_t load64(const uint64_t *p) { return qsafp_gate_load(p); }
 #if defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_8) || __SIZEOF_POINTER__ == 8
-static inline void store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+void store64(uint64_t *p, uint64_t v); /* port.c: a loop on 32-bit processors */
 #else
 static inline void store64(uint64_t *p, uint64_t v) { *(volatile uint64_t *)p = v; }
 #endif
@@ -67,8 +67,16 @@ uint64_t port_now(const qsafp_t *q);
 /* Log and state durable, in this order. */
 QSAFP_MUST_USE int sync_and_save(qsafp_t *q);
 
-/* lease.c */
+/* page.c */
 bool armed(const qsafp_t *q);
+void page_init(qsafp_t *q);
+void page_deadline(qsafp_t *q, uint64_t ns);
+/* The part that readers take under the seqlock. */
+void page_publish(qsafp_t *q, uint64_t now);
+/* Closed for good. */
+void page_close(qsafp_t *q);
+
+/* lease.c */
 /* Status, phase, reason and what remains. */
 void look_at(qsafp_t *q, uint64_t now, qsafp_view_t *v);
 /* The answer to command 0x01; returns its length. */

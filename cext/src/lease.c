@@ -72,17 +72,6 @@ static bool config_ok(const qsafp_t *q)
            c->stale_after_ns >= c->tick_ns && c->tick_ns > 0 && c->stale_after_ns < 1000000000ull * 60 && q->page && c->ueid[0] == 0x01;
 }
 
-static void page_init(qsafp_t *q)
-{
-    uint64_t now = port_now(q), w = 2 * q->cfg.stale_after_ns;
-    qsafp_gate_page_t *p = q->page;
-    p->magic = QSAFP_GATE_MAGIC;
-    store32(&p->armed, load32(&q->generation));
-    store64(&p->window_ns, w);
-    store64(&p->window, p->counter_hz ? q->port->counter_at(q->ctx, now + w) - q->port->counter_at(q->ctx, now) : 0);
-    memcpy(p->model, q->cfg.model, sizeof p->model);
-}
-
 int qsafp_create(qsafp_t *q)
 {
     int err = q->port->state_load(q->ctx, &q->st, sizeof q->st);
@@ -135,23 +124,10 @@ int qsafp_init(qsafp_t *q)
     return err ? err : note(q, QSAFP_EVENT_BOOT, q->latch, 0, 0);
 }
 
-bool armed(const qsafp_t *q)
-{
-    return load32(&q->page->armed) == QSAFP_ARMED;
-}
-
-static void put_deadline(qsafp_t *q, uint64_t ns)
-{
-    qsafp_gate_page_t *p = q->page;
-    store64(&p->deadline_ns, ns);
-    store64(&p->deadline, ns && p->counter_hz ? q->port->counter_at(q->ctx, ns) : 0);
-}
-
 void qsafp_deinit(qsafp_t *q)
 {
     store64(&q->lease_end_ns, 0);
-    store32(&q->page->armed, load32(&q->generation));
-    put_deadline(q, 0);
+    page_close(q);
     (void)q->port->set_lease_valid(q->ctx, 0);
 }
 
@@ -180,32 +156,13 @@ void look_at(qsafp_t *q, uint64_t now, qsafp_view_t *v)
     }
 }
 
-/* The part of the page that readers take under the seqlock. */
-static void publish(qsafp_t *q, uint64_t now)
-{
-    qsafp_gate_page_t *p = q->page;
-    qsafp_view_t v;
-    port_lock(q);
-    look_at(q, now, &v);
-    store32(&p->seq, p->seq + 1);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    p->serial = q->lease.serial;
-    p->status = v.status;
-    p->phase = v.phase;
-    p->reason = v.reason;
-    memcpy(p->lease_id, q->lease.lease_id, sizeof p->lease_id);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    store32(&p->seq, p->seq + 1);
-    port_unlock(q);
-}
-
-/* The only writer of the deadline.  A lease that changes meanwhile is taken up before this returns. */
+/* The deadline moves here alone.  A lease that changes meanwhile is taken up before this returns. */
 static uint64_t move_deadline(qsafp_t *q, uint64_t now)
 {
     uint64_t end, last = now + q->cfg.stale_after_ns;
     do {
         end = load64(&q->lease_end_ns);
-        put_deadline(q, end < last ? end : last);
+        page_deadline(q, end < last ? end : last);
     } while (load64(&q->lease_end_ns) != end);
     return end;
 }
@@ -238,7 +195,7 @@ uint64_t qsafp_tick(qsafp_t *q)
     uint64_t end = move_deadline(q, now);
     drive(q, now);
     expire(q, now, end);
-    publish(q, now);
+    page_publish(q, now);
     if (!end)
         return now + next;
     uint64_t to = end > now ? end - now : end + ns_of(q->cfg.policy_ms[1]) - now; /* wraps far beyond the next tick when past */

@@ -28,22 +28,23 @@ static int draw(qsafp_t *q, uint64_t serial, uint8_t out[32])
     return err ? QSAFP_E_ENTROPY : 0;
 }
 
-static void claim_static(const qsafp_t *q, qsafp_claims_t *c)
+/* What a claim takes from the guard as it stands. */
+#define MOVE(to, from) {offsetof(qsafp_t, pending.claims.to), offsetof(qsafp_t, from), sizeof(((qsafp_t *)0)->from)}
+static const struct { uint16_t to, from, size; } MOVES[] = {
+    MOVE(ueid, cfg.ueid), MOVE(model, cfg.model), MOVE(policy_ms, cfg.policy_ms), MOVE(level, cfg.level), MOVE(duration_ms, cfg.duration_ms),
+    MOVE(set_id, set.set_id), MOVE(epoch, set.epoch), MOVE(lab, set.lab), MOVE(failsafe_seq, st.latch_seq), MOVE(failsafe_hash, st.latch_hash),
+    MOVE(log_id, log.log_id),
+};
+
+static void claim_static(qsafp_t *q)
 {
+    qsafp_claims_t *c = &q->pending.claims;
+    for (size_t i = 0; i < sizeof MOVES / sizeof *MOVES; i++)
+        memcpy((uint8_t *)q + MOVES[i].to, (const uint8_t *)q + MOVES[i].from, MOVES[i].size);
     c->iat = q->port->wall_ms(q->ctx) / 1000;
-    memcpy(c->ueid, q->cfg.ueid, sizeof c->ueid);
-    memcpy(c->model, q->cfg.model, sizeof c->model);
-    memcpy(c->policy_ms, q->cfg.policy_ms, sizeof c->policy_ms);
-    memcpy(c->set_id, q->set.set_id, sizeof c->set_id);
-    c->epoch = q->set.epoch;
-    c->lab = q->set.lab;
-    c->level = q->cfg.level;
-    c->duration_ms = q->cfg.duration_ms;
     if (q->set.max_duration_ms && c->duration_ms > q->set.max_duration_ms)
         c->duration_ms = q->set.max_duration_ms;
     c->has_failsafe = q->st.latch != 0;
-    c->failsafe_seq = q->st.latch_seq;
-    memcpy(c->failsafe_hash, q->st.latch_hash, 32);
 }
 
 /* The log up to this request's own record, durable, and the tree over it (I8). */
@@ -60,28 +61,18 @@ static int claim_log(qsafp_t *q, qsafp_pending_t *p)
         err = qsafp_tree_root(&q->log.tree, p->claims.log_root);
     p->tree = q->log.tree;
     p->claims.log_size = q->log.tree.size;
-    memcpy(p->claims.log_id, q->log.log_id, 32);
     return err;
 }
 
-/* {1: lease payload, 2: input hash, 3: state, 4: [evidence kind 0 = none, h'']} */
-typedef struct {
-    qsafp_bytes payload;
-    uint8_t input_hash[32];
-    uint32_t status, phase, boot, workloads;
-    uint64_t serial;
-} body_t;
-
+/* {1: lease payload, 2: input hash, 3: state, 4: [evidence kind 0 = none, h'']}, all but the first from the guard */
 static const item_t BODY[] = {
-    {0, 0, ITEM_MAP, 4},
-    {1, offsetof(body_t, payload), ITEM_VIEW, 0},
-    {2, offsetof(body_t, input_hash), ITEM_BSTR, 32},
+    {2, offsetof(qsafp_t, input_hash), ITEM_BSTR, 32},
     {3, 0, ITEM_ARRAY, 5},
-    {0, offsetof(body_t, status), ITEM_UINT, 4},
-    {0, offsetof(body_t, phase), ITEM_UINT, 4},
-    {0, offsetof(body_t, serial), ITEM_UINT, 8},
-    {0, offsetof(body_t, boot), ITEM_UINT, 4},
-    {0, offsetof(body_t, workloads), ITEM_UINT, 4},
+    {0, offsetof(qsafp_t, view.status), ITEM_UINT, 4},
+    {0, offsetof(qsafp_t, view.phase), ITEM_UINT, 2},
+    {0, offsetof(qsafp_t, lease.serial), ITEM_UINT, 8},
+    {0, offsetof(qsafp_t, st.boot), ITEM_UINT, 4},
+    {0, offsetof(qsafp_t, workloads), ITEM_UINT, 4},
     {4, 0, ITEM_ARRAY, 2},
     {0, 0, ITEM_UINT, 0},
     {0, 0, ITEM_BSTR, 0},
@@ -95,14 +86,15 @@ static qsafp_bytes encode(uint8_t *out, size_t cap, const item_t *row, size_t ro
     return (qsafp_bytes){out, w.err ? 0 : (size_t)(w.p - out)};
 }
 
-static qsafp_bytes request_body(qsafp_t *q, const qsafp_pending_t *p, uint8_t *out, size_t cap)
+static qsafp_bytes request_body(qsafp_t *q, uint8_t *out, size_t cap)
 {
-    qsafp_view_t v;
-    look_at(q, port_now(q), &v);
-    body_t b = {.payload = {p->payload, p->payload_len}, .boot = q->st.boot, .workloads = q->workloads, .serial = q->lease.serial,
-                .status = v.status, .phase = v.phase};
-    memcpy(b.input_hash, q->input_hash, sizeof b.input_hash);
-    return encode(out, cap, ROWS(BODY), &b);
+    qsafp_cbor_w w = qsafp_cbor_writer(out, cap);
+    look_at(q, port_now(q), &q->view);
+    qsafp_cbor_put(&w, QSAFP_CBOR_MAP, 4);
+    qsafp_cbor_put(&w, QSAFP_CBOR_UINT, 1);
+    qsafp_cbor_put_bstr(&w, q->pending.payload, q->pending.payload_len);
+    shape_put(&w, ROWS(BODY), q);
+    return (qsafp_bytes){out, w.err ? 0 : (size_t)(w.p - out)};
 }
 
 static int sign_request(qsafp_t *q, qsafp_pending_t *p)
@@ -111,7 +103,7 @@ static int sign_request(qsafp_t *q, qsafp_pending_t *p)
     size_t len = 0;
     headers_t h = {.alg = QSAFP_ALG_ED25519};
     memcpy(h.kid, q->cfg.kid, sizeof h.kid);
-    sign1_t o = {.protected_ = encode(prot, sizeof prot, ROWS(SHAPE_HEADERS), &h), .payload = request_body(q, p, body, sizeof body), .sig = {sig, sizeof sig}};
+    sign1_t o = {.protected_ = encode(prot, sizeof prot, ROWS(SHAPE_HEADERS), &h), .payload = request_body(q, body, sizeof body), .sig = {sig, sizeof sig}};
     qsafp_tbs_t t = {.aad = "qsafp/1/request", .sign1 = true, .protected_ = o.protected_, .payload = o.payload};
     if (!o.protected_.len || !o.payload.len)
         return QSAFP_E_TOO_LARGE;
@@ -136,7 +128,7 @@ static int build(qsafp_t *q, qsafp_pending_t *p)
         return err;
     memcpy(p->claims.nonce, random, 16);
     memcpy(p->claims.lease_id, random + 16, 16);
-    claim_static(q, &p->claims);
+    claim_static(q);
     err = claim_log(q, p);
     if (!err)
         err = qsafp_claims_encode(&p->claims, p->payload, sizeof p->payload, &p->payload_len);
