@@ -309,6 +309,8 @@ static int start(host_t *h)
     int err = qsafp_init(&h->q);
     if (err)
         return explain(h, err);
+    if (log_matches(h))
+        return -1;
     if (h->q.set.epoch < h->q.st.epoch)
         return fail(h, "the set document is epoch %llu; this device has known epoch %llu: configure that, or a later one",
                     (unsigned long long)h->q.set.epoch, (unsigned long long)h->q.st.epoch);

@@ -112,6 +112,7 @@ void store_close(host_t *h);
 int seal_save(store_t *s, uint64_t epoch, const uint8_t key[32]); /* durable, then in force */
 /* repair.c */
 int store_repair(host_t *h);
+int log_matches(host_t *h);
 int log_read(void *ctx, uint32_t off, void *buf, uint32_t len);
 int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len);
 int log_erase(void *ctx, uint32_t sector);

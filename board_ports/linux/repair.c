@@ -137,3 +137,38 @@ int store_repair(host_t *h)
     int err = drop_cut_group(h);
     return err ? err : catch_up(h);
 }
+
+static int leaf_at(void *ctx, uint32_t seq, uint8_t out[32])
+{
+    uint8_t rec[SLOT];
+    int err = qsafp_audit_read(ctx, seq, rec);
+    qsafp_tree_leaf(out, rec + 208);
+    return err;
+}
+
+/* Whether the records still make the tree that the state knows, in every subtree that is on hand as a whole.  Validators see
+ * the tree alone: a ring that was rewritten with hashes that chain would pass them. */
+int log_matches(host_t *h)
+{
+    const qsafp_tree_t *t = &h->q.st.tree;
+    qsafp_range_t r = {.from = 0, .to = t->size};
+    unsigned peak = 0, i = 0;
+    for (uint32_t width = 1u << 31; r.from < h->q.log.first && r.from < t->size; width >>= 1)
+        if (t->size & width) {
+            r.from += width;
+            peak++;
+        }
+    uint32_t from = r.from, rest = t->size - from;
+    if (qsafp_tree_range(&r, leaf_at, &h->q.log))
+        return fail(h, "%s/log.ring: cannot be read", h->o->state_dir);
+    for (uint32_t width = 1u << 31; rest; width >>= 1) {
+        if (!(rest & width))
+            continue;
+        if (!qsafp_equal(r.hash[i++], t->peak[peak++], 32))
+            return fail(h, "%s/log.ring: one of the records %u to %u was changed since state.bin was written; keep both as evidence and enrol again",
+                        h->o->state_dir, from, from + width - 1);
+        from += width;
+        rest -= width;
+    }
+    return 0;
+}
