@@ -7,11 +7,14 @@ Python blocks run whole; C blocks compile against cext/include; TOML and JSON bl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -34,12 +37,36 @@ def shell_of(body: str) -> str:
     return "\n".join(kept)
 
 
+def session(number: int) -> list[int]:
+    """Ids of the live processes of a session, whatever group or parent they have by now."""
+    out = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
+            out += [int(stat.parent.name)] if int(of) == number and state != "Z" else []
+    return out
+
+
+def run_shell(body: str, env: dict[str, str]) -> None:
+    """Run a shell block in a session of its own; nothing that it started outlives it."""
+    with subprocess.Popen(["bash", "-euo", "pipefail", "-c", body], cwd=ROOT, env=env, start_new_session=True) as shell:
+        try:
+            if code := shell.wait(timeout=120):
+                raise subprocess.CalledProcessError(code, body)
+        finally:
+            while left := session(shell.pid):
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(0.01)
+
+
 def run_block(language: str, body: str, folder: Path) -> None:
     """Run or parse one block; raise on any refusal, and on a language that nothing here can run."""
     env = {**os.environ, "HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     env.pop("MAKEFLAGS", None)
     if language in {"sh", "bash", "console"}:
-        subprocess.run(["bash", "-euo", "pipefail", "-c", shell_of(body)], cwd=ROOT, env=env, check=True, timeout=120)
+        run_shell(shell_of(body), env)
     elif language == "python":
         subprocess.run([sys.executable, "-c", body], cwd=folder, env={**env, "PYTHONPATH": str(ROOT)}, check=True, timeout=120)
     elif language == "c":
@@ -80,6 +107,11 @@ def test_readme_has_blocks_that_run() -> None:
 def test_the_rule_sees_a_block_that_does_not_run(language: str, body: str, tmp_path: Path) -> None:
     with pytest.raises((subprocess.SubprocessError, ValueError)):
         run_block(language, body, tmp_path)
+
+
+def test_what_a_shell_block_leaves_running_is_ended(tmp_path: Path) -> None:
+    run_block("sh", "set -m; sleep 600 & ps -o sid= -p $! > ~/sid", tmp_path)
+    assert session(int((tmp_path / "sid").read_text())) == []
 
 
 def test_blocks_are_found() -> None:
