@@ -226,10 +226,11 @@ class Stage:
     def guard(self, *, environment: dict[str, str] | None = None) -> None:
         """Start the guard and wait until it serves; raises Failed with its own words if it ends."""
         child = self.module("guard", "guard", "--config", str(self.root / "guard/guard.toml"), environment=environment)
-        self.wait("the guard to serve", lambda: child.poll() is not None or self._served())
+        self.wait("the guard to serve", lambda: child.poll() is not None or self.served())
         check(child.poll() is None, f"the guard ended: {self.words('guard').strip()[-300:]}")
 
-    def _served(self) -> bool:
+    def served(self) -> bool:
+        """Whether a guard answers."""
         with contextlib.suppress(GuardUnavailable):
             GuardClient.connect(self.ctl).close()
             return True

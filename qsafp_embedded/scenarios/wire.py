@@ -15,7 +15,7 @@ from ..agent.peer import client_context
 from ..keyfile import read_secret
 from .stage import Stage, check
 
-__all__ = ["answer_of", "ask", "counts", "envelope_of", "last_lease", "signed_request"]
+__all__ = ["answer_of", "ask", "counts", "envelope_of", "last_lease", "refusal_code", "signed_request"]
 
 
 def ask(s: Stage, index: int, path: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -56,12 +56,17 @@ def envelope_of(request: bytes) -> bytes:
     return bytes(cbor_dumps({1: request, 2: 0, 3: None, 4: [], 5: None, 6: None, 7: None}))
 
 
-def answer_of(s: Stage, index: int, request: bytes) -> Refusal | None:
-    """Send a request; the signed refusal's code, or None for an approval.  Raises Failed for any other answer."""
-    status, body = ask(s, index, "/v1/renew", envelope_of(request))
-    check(status == 200, f"validator {index} answered {status}: {body[:200]!r}")
+def refusal_code(s: Stage, index: int, body: bytes) -> Refusal | None:
+    """The code of a refusal that this validator signed, None for an approval; raises Failed if it is not its signature."""
     if body[:1] != b"\xd2":
         return None
     refusal = cose.parse_sign1(body)
     check(refusal.verify(s.signer(index).public, cose.AAD_REFUSAL), f"the refusal of validator {index} is not signed by it")
     return Refusal(cbor_loads(refusal.payload)[3])
+
+
+def answer_of(s: Stage, index: int, request: bytes) -> Refusal | None:
+    """Send a request; the signed refusal's code, or None for an approval.  Raises Failed for any other answer."""
+    status, body = ask(s, index, "/v1/renew", envelope_of(request))
+    check(status == 200, f"validator {index} answered {status}: {body[:200]!r}")
+    return refusal_code(s, index, body)
