@@ -269,29 +269,6 @@ static bool spare_us(void)
     return ok;
 }
 
-/* Why the core did not start, and what is damaged. */
-static int explain(host_t *h, int err)
-{
-    const char *dir = h->o->state_dir;
-    qsafp_audit_t log = {.port = &LINUX_PORT, .ctx = h, .slots = QSAFP_LOG_SLOTS, .tree = h->q.st.tree};
-    uint32_t bad = 0;
-    memcpy(log.log_id, h->q.st.log_id, sizeof log.log_id);
-    switch (err) {
-    case QSAFP_E_CORRUPT:
-        if (qsafp_audit_recover(&log, &bad) == QSAFP_E_CORRUPT)
-            return fail(h, "%s/log.ring: the record in slot %u is damaged, or one before it was changed; keep the file as evidence and enrol again", dir, bad);
-        return fail(h, "%s/state.bin: damaged", dir);
-    case QSAFP_E_WRONG_DEVICE:
-        return fail(h, "%s/log.ring: the log of another device", dir);
-    case QSAFP_E_STORE:
-        return fail(h, "%s: state.bin is missing or damaged, or the disk is full or fails", dir);
-    case QSAFP_E_ARGUMENT:
-        return fail(h, "guard.toml: the core refuses these settings");
-    default:
-        return fail(h, "%s: the core does not start (status %d)", dir, err);
-    }
-}
-
 static int start(host_t *h)
 {
     h->deadline_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -151,6 +151,8 @@ int set_note(host_t *h);
 void polls_alive(host_t *h, unsigned alive);
 bool host_command(host_t *h, client_t *c, const uint8_t *f, size_t len, bool *ok);
 void after_put(host_t *h, const client_t *c, const uint8_t *f, size_t len, size_t n);
+/* explain.c */
+int explain(host_t *h, int err);
 /* notify.c */
 void notify(const char *text);
 uint64_t watchdog_ns(void);

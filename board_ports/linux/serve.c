@@ -28,7 +28,7 @@ static int listen_at(host_t *h, const char *name, mode_t mode)
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     (void)unlink(a.sun_path); /* ours by the lock on the state directory */
     mode_t was = umask(0777 & ~mode);
-    int err = fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 16);
+    int err = fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 128);
     umask(was);
     return err ? fail(h, "%s: %s", a.sun_path, strerror(errno)) : fd;
 }

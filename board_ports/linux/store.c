@@ -268,6 +268,9 @@ static int read_ring(host_t *h, bool create)
     return 0;
 }
 
+/* Both slots from the start: a disk that fills up later does not keep the guard's state from changing. */
+static int reserve(int fd) { return posix_fallocate(fd, 0, 2 * PAGE); }
+
 static bool store_sync_dir(const store_t *s) { return fsync(s->dir_fd) == 0; }
 
 int store_open(host_t *h, bool create)
@@ -295,8 +298,8 @@ int store_open(host_t *h, bool create)
     if (read_ring(h, create))
         return -1;
     memcpy(s->seal_key, h->o->seal_key, sizeof s->seal_key);
-    if (create && (seal_save(s, 0, s->seal_key) || !store_sync_dir(s)))
-        return fail(h, "%s: cannot write", h->o->state_dir);
+    if (create && (reserve(s->state_fd) || reserve(s->seal_fd) || seal_save(s, 0, s->seal_key) || !store_sync_dir(s)))
+        return fail(h, "%s: no room for the guard's own state", h->o->state_dir);
     return !create && seal_load(s) ? fail(h, "%s/seal.bin: the seal key is missing or damaged", h->o->state_dir) : 0;
 }
 
