@@ -20,6 +20,7 @@ WATCH_S = 0.5
 def add(commands: Commands) -> None:
     """Add ``status``, ``lease`` and ``gate``."""
     p = command(commands, "status", _status, "show lease, guard, agent and validators", "qsafp status --watch\nqsafp status --json")
+    p.add_argument("--metrics", action="store_true", help="what the agent knows, as Prometheus text")
     p.add_argument("-w", "--watch", action="store_true", help="keep showing until Ctrl-C")
     acts = group(commands, "lease", "look at the newest lease", "qsafp lease show")
     command(acts, "show", _lease, "verify the newest lease and show its claims and signers", "qsafp lease show --json")
@@ -108,6 +109,12 @@ def _agent(a: dict[str, Any]) -> list[str]:
 
 def _status(args: argparse.Namespace) -> int:
     home = home_of(args)
+    if args.metrics:
+        known = ask_agent(home, "metrics")
+        if known is None:
+            raise GuardUnavailable(f"{home.agent}: no agent answers; start it: {home.start_agent}")
+        emit(args, known, str(known["text"]).rstrip("\n"))
+        return 0
     clear = "\x1b[H\x1b[J" if sys.stdout.isatty() and not args.json else ""
     while args.watch:
         found = _look(home)
@@ -119,7 +126,8 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _lease(args: argparse.Namespace) -> int:
-    from .. import cose, sets
+    from .. import sets
+    from ..lease import Lease
 
     home = home_of(args)
     path = home.last_lease
@@ -132,7 +140,7 @@ def _lease(args: argparse.Namespace) -> int:
         claims = sets.verify_lease(token, members)
     except FormatError as why:
         raise QsafpError(f"{path}: {why}") from why
-    signers = sorted({v.index for x in cose.parse_sign(token).by if (v := members.member(x.alg, x.kid)) is not None})
+    signers = Lease.decode(token).signers(members)
     shown = {k: v.hex() if isinstance(v, bytes) else v for k, v in claims.items()}
     shown |= {"signers": signers, "m": members.m, "n": members.n, "suite": members.suite, "bytes": len(token), "token": token.hex()}
     warning, grace, initial, extension = claims["policy_ms"]
