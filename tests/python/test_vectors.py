@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 import zcbor
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qsafp_embedded import cose, keys, sets
 from qsafp_embedded._core import GatePage, cbor_dumps, cbor_loads, claims_decode, claims_encode, cobs_decode, cobs_encode, crc16
@@ -181,6 +183,36 @@ def test_the_cddl_accepts_what_the_validator_answers() -> None:
         assert fits("refusal", me.refuse(bytes(32), code, "", cbor_loads(refused)[5]))
     assert fits("refusal", me.refuse(bytes(32), Refusal.EPOCH, "", None))
     assert fits("refusal", Identity(me.signers[1:]).refuse(bytes(32), Refusal.LIMITS, "", {1: 5}))
+
+
+U64 = st.integers(0, 2**64 - 1)
+CLAIMS = st.fixed_dictionaries(
+    {
+        "iat": U64,
+        "duration_ms": st.integers(1, 31 * 24 * 3600 * 1000),
+        "serial": st.integers(1, 2**64 - 1),
+        "log_size": st.integers(0, 2**32 - 1),
+        "policy_ms": st.lists(U64, min_size=4, max_size=4),
+        "has_failsafe": st.booleans(),
+        "failsafe_seq": U64,
+        "level": U64,
+        "lab": st.booleans(),
+        "epoch": st.integers(1, 2**64 - 1),
+        "ueid": st.binary(min_size=32, max_size=32).map(lambda b: b"\x01" + b),
+        **{k: st.binary(min_size=16, max_size=16) for k in ("lease_id", "nonce", "set_id")},
+        **{k: st.binary(min_size=32, max_size=32) for k in ("model", "log_id", "log_root", "failsafe_hash")},
+    }
+)
+
+
+@given(CLAIMS)
+def test_the_cddl_accepts_whatever_claims_are_encoded(claims: dict[str, Any]) -> None:
+    data = claims_encode(claims)
+    assert fits("lease-claims", data)
+    if not claims["has_failsafe"]:
+        claims = {**claims, "failsafe_seq": 0, "failsafe_hash": bytes(32)}
+    assert claims_decode(data) == claims
+    assert len(data) <= 448
 
 
 @pytest.mark.parametrize(
