@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/conformance.md has one row per requirement id; it and SAFETY.md name only tests, scenarios and files that exist."""
+
+from __future__ import annotations
+
+import re
+
+from repo import tracked
+from test_words import known_ids
+
+DOCS = ("docs/conformance.md", "SAFETY.md")
+TEST = re.compile(r"`(tests/[\w/.]+)::(\w+)`")
+FILE = re.compile(r"`((?:tests|tools|examples|docs)/[\w/.]+\.\w+)")
+SCENARIO = re.compile(r"scenario `(\w+)`")
+ROW = re.compile(r"^\| ((?:HW|OC|CD|GP)-T?\d+) \| (Built|Partly|Not yet) \|(.*)\|(.*)\|$", re.M)
+
+
+def unknown(text: str, files: dict[str, str]) -> list[str]:
+    """What a text names that is not there."""
+    scenarios = "\n".join(t for n, t in files.items() if n.startswith("qsafp_embedded/scenarios/"))
+    out = [f"{path}::{name}" for path, name in TEST.findall(text) if not re.search(rf"\b{name}\(", files.get(path, ""))]
+    out += [path for path in FILE.findall(text) if path not in files]
+    return out + [s for s in SCENARIO.findall(text) if f"\ndef {s}(" not in scenarios]
+
+
+def test_every_requirement_has_one_row() -> None:
+    rows = ROW.findall(tracked()["docs/conformance.md"])
+    assert sorted(r[0] for r in rows) == sorted(known_ids())
+
+
+def test_what_is_built_names_what_shows_it_and_the_rest_says_what_is_missing() -> None:
+    for name, state, shown, missing in ROW.findall(tracked()["docs/conformance.md"]):
+        assert bool(shown.strip()) == (state != "Not yet"), name
+        assert state != "Partly" or missing.strip(), name
+
+
+def test_every_named_test_file_and_scenario_exists() -> None:
+    assert {n: bad for n in DOCS if (bad := unknown(tracked()[n], tracked()))} == {}
+
+
+def test_the_rule_sees_a_name_that_is_not_there() -> None:
+    files = {"tests/c/a.c": "static void here(void)", "qsafp_embedded/scenarios/x.py": "\ndef real(stage):"}
+    assert unknown("`tests/c/a.c::gone`, `tests/c/b.c` scenario `fake`", files) == ["tests/c/a.c::gone", "tests/c/b.c", "fake"]
+    assert unknown("`tests/c/a.c::here` scenario `real`", files) == []
