@@ -67,7 +67,7 @@ class Control:
         try:
             asked = json.loads(line)
             command = asked["cmd"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {"error": 'one JSON object per line, such as {"cmd": "status"}'}
         work = self._commands.get(command) if isinstance(command, str) else None
         return work() if work else {"error": f"unknown command {command!r}; known: {', '.join(sorted(self._commands))}"}

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from .. import keys, sets
@@ -17,6 +17,8 @@ from .._tables import Phase
 from .._tables import Status as LeaseStatus
 from ..client import CommandRefused, Status
 from ..errors import ConfigError, FormatError, GuardUnavailable
+from ..journal import say
+from . import metrics
 from .config import Config
 from .control import Control
 from .notify import notify, watchdog_s
@@ -42,10 +44,6 @@ def load_set(path: Path) -> sets.ValidatorSet:
         raise ConfigError(f"{path}: {why}") from why
 
 
-def _say(text: str) -> None:
-    print(f"agent: {text}", flush=True)
-
-
 async def _within(seconds: float | None, work: Coroutine[None, None, bool]) -> bool:
     async with asyncio.timeout(seconds):
         return await work
@@ -56,10 +54,10 @@ class Agent:
 
     def __init__(self, config: Config, members: sets.ValidatorSet, owner: GuardOwner) -> None:
         """Make connections' objects inside a running loop; nothing is sent yet.  Raises ConfigError."""
-        self._config, self._members, self._owner = config, members, owner
-        context = client_context(keys.load_ed25519(config.relay_key), config.relay_cert)
+        self._config, self._owner = config, owner
+        self._connect(members)
         self._peers = [Peer(v, context, timeout_s=config.timeout_s) for v in members.validators]
-        self._polls = Polls(self._peers, members, owner, longest=config.backoff_max_s, say=_say)
+        self._polls = Polls(self._peers, members, owner, longest=config.backoff_max_s, say=self._say)
         self._polls.known.lease = self._kept_lease()
         self._status: Status | None = None
         self._round: Round | None = None
@@ -72,15 +70,26 @@ class Agent:
         self._stragglers: set[asyncio.Task[None]] = set()
         self._phase, self._error, self._renewals = -1, "", 0
 
+    def _say(self, text: str, **fields: object) -> None:
+        """Say a line; the journal also gets what it is about."""
+        s = self._status
+        known = {"lease": self._config.guard_socket.parent.name, "lab": int(self._members.lab), "epoch": self._members.epoch}
+        if s is not None:
+            known |= {"phase": s.phase_name.lower(), "reason": s.reason_name, "serial": s.serial, "ueid": s.ueid.hex()}
+        say("agent", text, known | fields)
+
     async def run(self) -> None:
         """Work until cancelled; raises ConfigError if another agent is at work."""
         try:
-            async with Control(self._config.control_socket, {"status": self.status, "renew": self._renew_now}):
+            async with Control(self._config.control_socket, self._commands()):
                 notify("READY=1")
                 await self._watch(watchdog_s())
         finally:
             notify("STOPPING=1")
             await self._close()
+
+    def _commands(self) -> dict[str, Callable[[], dict[str, object]]]:
+        return {"status": self.status, "renew": self._renew_now, "metrics": lambda: {"text": metrics.text(self.status())}}
 
     async def _watch(self, beat: float) -> None:
         while True:
@@ -126,18 +135,19 @@ class Agent:
 
     def _lost(self, why: str) -> None:
         if self._status is not None or why != self._error:
-            _say(why)
+            self._say(why)
         self._error, self._status, self._phase = why, None, -1
 
     def _seen(self, status: Status) -> None:
         first = self._status is None
         if first:
             self._error = ""  # it was about the guard
+            self._told = -1
         self._status = status
         self._polls.known.ueid, self._polls.known.serial = status.ueid, status.serial
         if status.phase != self._phase and not (first and status.phase == Phase.NONE):
             reason = f", {status.reason_name}" if status.phase in (Phase.GRACE, Phase.FAILSAFE) else ""
-            _say(f"phase {status.phase_name.lower()}{reason}, serial {status.serial}")
+            self._say(f"phase {status.phase_name.lower()}{reason}, serial {status.serial}")
         self._phase = status.phase
 
     def _due(self, s: Status) -> bool:
@@ -185,7 +195,7 @@ class Agent:
         """Remember what keeps the lease away, and say it once until a lease comes."""
         if why and not self._error:
             running = self._status is not None and self._status.status == LeaseStatus.VALID
-            _say(f"{'not renewed' if running else 'no lease'} yet: {why}")
+            self._say(f"{'not renewed' if running else 'no lease'} yet: {why}")
         self._error = why or self._error
 
     def _leased(self, round_: Round) -> None:
@@ -193,7 +203,8 @@ class Agent:
         self._early = random.uniform(0.0, 0.05)  # so that many devices do not renew in step
         if not self._renewals:
             name = self._config.guard_socket.parent.name
-            _say(f"lease {name} served by guard {self._owner.pid}, serial {round_.serial}, {round_.latency_ms:.1f} ms")
+            lab = ", LAB" if self._members.lab else ""
+            self._say(f"lease {name} served by guard {self._owner.pid}, serial {round_.serial}, {round_.latency_ms:.1f} ms{lab}")
         self._renewals += 1
         self._latencies.append(round(round_.latency_ms, 3))
         self._stragglers = {t for t in (*self._stragglers, *round_.tasks) if not t.done()}
@@ -208,7 +219,7 @@ class Agent:
             new.write_bytes(token)
             new.replace(path)
         except OSError as why:
-            _say(f"{path}: cannot keep the lease: {why.strerror}")
+            self._say(f"{path}: cannot keep the lease: {why.strerror}")
 
     def _kept_lease(self) -> bytes:
         try:
@@ -268,4 +279,4 @@ async def serve(config: Config, owner: GuardOwner) -> None:
     for result in await asyncio.gather(*ends, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
-    _say("stopped, and the guard with it" if owner.stops_guard else "stopped; the lease runs to its end")
+    say("agent", "stopped, and the guard with it" if owner.stops_guard else "stopped; the lease runs to its end")

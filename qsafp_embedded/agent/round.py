@@ -75,6 +75,8 @@ class Round:
         self._peers, self._members, self._owner, self._longest = peers, members, owner, longest
         self.votes = [Vote(p.member.index) for p in peers]
         self.serial, self.lease, self.latency_ms, self.error = 0, b"", 0.0, ""
+        self.document = b""  # of the next epoch, once the guard took it
+        self._limits: list[bytes] = []
         self._over = asyncio.Event()
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -95,6 +97,9 @@ class Round:
             self._hopeless()
         over.cancel()
         self._end()
+        if not self.lease and not self.document:
+            for token in self._limits:  # only now: one member alone must not shorten what the others grant
+                await self._owner.put(token)
         return bool(self.lease)
 
     @property
@@ -179,8 +184,19 @@ class Round:
             self._note(vote, "denied", text)
             await self._owner.put(refusal.token)
             return False
+        if refusal.code == Refusal.LIMITS:
+            self._limits.append(refusal.token)
+        if refusal.code == Refusal.EPOCH and isinstance(refusal.data, bytes) and not self.document:
+            await self._next_epoch(refusal.data)
         self._note(vote, "waits for a person" if refusal.code == Refusal.PENDING_HUMAN else "later", text)
         return refusal.after_ms > 0
+
+    async def _next_epoch(self, document: bytes) -> None:
+        """Give the guard the set document that a validator has in force; raises FormatError, CommandRefused."""
+        sets.load(document, old=self._members)
+        await self._owner.call(lambda guard: guard.install_set(document))
+        self.document = document
+        self._end()
 
     async def _approved(self, vote: Vote, approval: Approval) -> None:
         late = bool(self.lease)

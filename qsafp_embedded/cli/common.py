@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..settings import read_toml
-from .templates import Folders
+from .templates import SYSTEM, Folders
 
 __all__ = ["Commands", "Home", "ask_agent", "command", "emit", "folders", "group", "home_of"]
 
@@ -26,7 +26,7 @@ def _default_folders() -> Folders:
     if named := os.environ.get("QSAFP_DIR"):
         return folders(Path(named))
     if os.geteuid() == 0:
-        return Folders(Path("/etc/qsafp"), Path("/var/lib/qsafp"), Path("/run/qsafp"))
+        return SYSTEM
 
     def xdg(variable: str, otherwise: str) -> Path:
         return Path(os.environ.get(variable) or Path.home() / otherwise) / "qsafp"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -20,7 +21,7 @@ from .._core import sha256
 from ..errors import ConfigError, QsafpError
 from ..validator.tls import make_certificate, spki_of_key
 from .common import Commands, Home, command, emit, folders
-from .templates import Folders, agent_toml, device_toml, guard_toml, validator_toml
+from .templates import SYSTEM, Folders, agent_toml, device_toml, guard_toml, validator_toml
 
 __all__ = ["PROFILES", "Plan", "add", "make"]
 
@@ -80,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     lines = [
         f"made {where}: device {enrolment['ueid'][:16]}…, {m} of {n} validators ({plan.suite}), LAB: all on this host",
         f"  1. start the validators:  {home.hint('validators up')}",
-        f"  2. start the agent:       {home.start_agent}",
+        f"  2. start the agent:       {'systemctl start qsafp-agent' if f == SYSTEM else home.start_agent}",
         f"  3. look:                  {home.hint('status --watch')}",
         f"  4. run something:         {home.hint('run')} -- CMD",
         f"hand the auditor's key over and delete it here: {f.state / 'auditor' / 'k0'}",
@@ -109,6 +110,8 @@ def make(plan: Plan) -> dict[str, str]:
             part.mkdir(parents=True, mode=0o755)
         enrolment = _fill(Folders(parts[final.config], parts[final.state], parts[final.config] / "run"), plan)
         for target, part in parts.items():
+            if final == SYSTEM:
+                _give(part, "qsafp")
             part.rename(target)
     except OSError as why:
         raise ConfigError(f"{why.filename or final.config}: cannot make it: {why.strerror or why}") from why
@@ -116,6 +119,16 @@ def make(plan: Plan) -> dict[str, str]:
         for part in parts.values():
             shutil.rmtree(part, ignore_errors=True)  # gone already if all went well
     return enrolment
+
+
+def _give(root: Path, user: str) -> None:
+    """Let the units' user own what is under ``root``; raises ConfigError if there is no such user."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError as why:
+        raise ConfigError(f"no user {user!r} for the units; make one (packaging/systemd/qsafp.sysusers), or give --dir") from why
+    for path in (root, *root.rglob("*")):
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def _fill(f: Folders, plan: Plan) -> dict[str, str]:

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Folders", "agent_toml", "device_toml", "guard_toml", "validator_toml"]
+__all__ = ["SYSTEM", "Folders", "agent_toml", "device_toml", "guard_toml", "validator_toml"]
 
 SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 YEAR_MS = 365 * 24 * 3600 * 1000
@@ -27,6 +27,9 @@ class Folders:
         here = (self.state if part.startswith("validator") else self.config) / part
         shared = self.config == self.state and to.is_relative_to(self.config)
         return text(os.path.relpath(to, here) if shared else str(to))
+
+
+SYSTEM = Folders(Path("/etc/qsafp"), Path("/var/lib/qsafp"), Path("/run/qsafp"))
 
 
 def text(value: str) -> str:
@@ -68,12 +71,13 @@ agent_uid = -1  # user id that may command this guard beside root; -1 is the use
 
 
 def agent_toml(f: Folders) -> str:
-    """The agent's file."""
+    """The agent's file; on the system's places the guard is a unit of its own."""
+    guard = '""' if f == SYSTEM else f.path(f.config / "guard" / "guard.toml", "agent")
     return f"""{SPDX}# The agent's configuration.  Paths are relative to this file.  A change takes effect when the agent starts again.
 
 guard_socket = {f.path(f.run / "main" / "ctl.sock", "agent")}  # the guard's command socket
 control_socket = {f.path(f.run / "main" / "agent.sock", "agent")}  # where qsafp status and others reach this agent
-guard_config = {f.path(f.config / "guard" / "guard.toml", "agent")}  # a guard is started with this when none runs; "" never starts one
+guard_config = {guard}  # a guard is started with this when none runs; "" never starts one
 stop_guard = true  # stopping the agent stops a guard that it started, and so the lease; a guard with a unit of its own stays
 
 set = {f.path(f.config / "set" / "set-1.cbor", "agent")}  # whom to ask, and their TLS keys

@@ -31,7 +31,7 @@ def _hex(body: dict[str, Any], key: str, size: int) -> bytes:
 async def _body(request: web.BaseRequest) -> dict[str, Any]:
     try:
         body = json.loads(await request.read())
-    except ValueError as why:
+    except (ValueError, RecursionError) as why:
         raise FormatError("the body is not JSON") from why
     if not isinstance(body, dict):
         raise FormatError("the body is not a JSON object")
