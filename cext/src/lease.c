@@ -91,8 +91,7 @@ static int restore_latch(qsafp_t *q)
     if (!q->latch)
         return 0;
     q->untold = 0;
-    int err = qsafp_audit_read(&q->log, (uint32_t)q->st.latch_seq, q->failsafe_record);
-    if (err) /* pruned since: a fresh record stands for it */
+    if (keep_latched(q)) /* pruned since: a fresh record stands for it */
         q->untold = UNTOLD_FAILSAFE;
     return 0;
 }
@@ -105,6 +104,9 @@ int qsafp_init(qsafp_t *q)
     int err = state_load(q);
     if (err)
         return err;
+    if (q->set.epoch < q->st.epoch)
+        return QSAFP_E_WRONG_EPOCH; /* whom a later set replaced does not come back */
+    q->st.epoch = q->set.epoch;
     q->log.port = q->port;
     q->log.ctx = q->ctx;
     q->log.tree = q->st.tree;
