@@ -26,13 +26,13 @@ class Folders:
         """A TOML string: ``to`` as seen from the configuration of a part, relative if both are under one folder."""
         here = (self.state if part.startswith("validator") else self.config) / part
         shared = self.config == self.state and to.is_relative_to(self.config)
-        return text(os.path.relpath(to, here) if shared else str(to))
+        return _text(os.path.relpath(to, here) if shared else str(to))
 
 
 SYSTEM = Folders(Path("/etc/qsafp"), Path("/var/lib/qsafp"), Path("/run/qsafp"))
 
 
-def text(value: str) -> str:
+def _text(value: str) -> str:
     """A TOML string: JSON's escapes are TOML's."""
     return json.dumps(value, ensure_ascii=False)
 
@@ -49,7 +49,7 @@ state_dir = {f.path(f.state / "guard" / "state", "guard")}  # keys, log and evid
 set = {f.path(f.config / "set" / "set-1.cbor", "guard")}  # the validator set that this guard trusts
 
 # The model that leases name: a file, or its SHA-256 in hex.
-{"" if model else "# "}model = {text(model or "model.onnx")}
+{"" if model else "# "}model = {_text(model or "model.onnx")}
 {"# " if model else ""}model_hash = "{bytes(32).hex()}"{none}
 
 duration_ms = {duration_ms}  # length of a lease; validators may allow less
