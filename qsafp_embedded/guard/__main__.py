@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import marshal
+import os
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
-from .._core import guard_run
-from ..errors import QsafpError
+from ..errors import ConfigError, QsafpError
 from . import config, enrol
+
+BARE = Path(__file__).with_name("bare.py")
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -25,6 +29,18 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return p.parse_args(argv)
 
 
+def _become(options: dict[str, Any], words: list[str]) -> NoReturn:
+    """Go on as a bare interpreter with the same process id: what reading the configuration took is given back."""
+    if not sys.executable:
+        raise ConfigError("this Python does not know its own program; start it by its path")
+    fd = os.memfd_create("qsafp-guard", 0)  # inherited; holds keys, so it is never a file
+    with os.fdopen(fd, "wb", closefd=False) as file:
+        marshal.dump(options, file)
+    os.lseek(fd, 0, os.SEEK_SET)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-I", "-S", str(BARE), str(fd), *words])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit status."""
     args = _arguments(argv)
@@ -33,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.init:
             print(json.dumps(enrol.enrol(settings, k0=args.k0 or settings.state_dir.parent / "k0")))
         else:
-            guard_run(enrol.options(settings))
+            _become(enrol.options(settings), sys.argv[1:] if argv is None else argv)
     except (QsafpError, OSError) as no:
         print(f"guard: {no}", file=sys.stderr)
         return 1
