@@ -193,7 +193,7 @@ static void any_cut_leaves_what_was_acknowledged(void)
 {
     int cuts = 0;
     for (int t = 0; t < TRIALS; t++) {
-        char dir[] = "/var/tmp/qsafp-store-XXXXXX";
+        char dir[] = "build/store-XXXXXX";
         assert(mkdtemp(dir));
         qsafp_audit_t known;
         log_t *l = created(dir);
@@ -229,7 +229,7 @@ static void copy_file(const char *dir, const char *from, const char *to)
 
 static void late(late_t *t, unsigned before, unsigned after)
 {
-    strcpy(t->dir, "/var/tmp/qsafp-store-XXXXXX");
+    strcpy(t->dir, "build/store-XXXXXX");
     assert(mkdtemp(t->dir));
     log_t *l = created(t->dir);
     while (l->a.next < before)
