@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import mmap
@@ -238,9 +239,16 @@ class Home:
         pid = self.guard_pid()
         end(self.agent)
         self.agent = None
-        if pid:
-            os.kill(pid, signal.SIGTERM)
-            wait_for(lambda: not Path(f"/proc/{pid}/stat").exists() or _zombie(pid), "the guard to end")
+        stop_guard(pid)
+
+
+def stop_guard(pid: int) -> None:
+    """Stop a guard that an agent started, if it is still there."""
+    if not pid:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: _zombie(pid), "the guard to end")
 
 
 def _zombie(pid: int) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 import floors
 from frame import Bench, at, median, now_ns, subject
 from frame import floors as c_floors
-from places import Home, M, N, place, wait_for
+from places import Home, M, N, place, stop_guard, wait_for
 
 from qsafp_embedded import keys
 from qsafp_embedded.agent import config as configuration
@@ -110,9 +110,7 @@ def _owner(home: Home) -> Iterator[tuple[configuration.Config, GuardOwner]]:
     finally:
         pid = home.guard_pid()
         owner.close()
-        if pid:
-            os.kill(pid, 15)
-            wait_for(lambda: home.guard_pid() == 0, "the guard to end")
+        stop_guard(pid)
 
 
 class _Rounds:
