@@ -83,10 +83,10 @@ typedef struct { const char *aad; bool sign1; qsafp_bytes protected_, payload; }
 QSAFP_MUST_USE int qsafp_tbs(const qsafp_tbs_t *t, uint8_t *out, size_t cap, size_t *len);
 
 enum { QSAFP_ALG_ED25519 = -19, QSAFP_ALG_MLDSA65 = -49, QSAFP_ALG_ESP256 = -9 };
-typedef struct { int alg; uint8_t kid[8]; qsafp_bytes protected_, sig; } qsafp_cose_sig;   /* views into the object */
+typedef struct { int32_t alg; uint8_t kid[8]; qsafp_bytes protected_, payload, sig; } qsafp_cose_sig;   /* views into the object; payload of a COSE_Sign1 alone */
 
-/* COSE_Sign1 (tag 18): payload and signature views. */
-QSAFP_MUST_USE int qsafp_sign1_parse(qsafp_cose_sig *s, qsafp_bytes *payload, const uint8_t *p, size_t n);
+/* COSE_Sign1 (tag 18). */
+QSAFP_MUST_USE int qsafp_sign1_parse(qsafp_cose_sig *s, const uint8_t *p, size_t n);
 /* COSE_Sign (tag 98): payload, then signatures one after the other from *sigs with qsafp_sign_next. */
 QSAFP_MUST_USE int qsafp_sign_parse(qsafp_bytes *payload, qsafp_cbor_r *sigs, uint64_t *count, const uint8_t *p, size_t n);
 QSAFP_MUST_USE int qsafp_sign_next(qsafp_cose_sig *s, qsafp_cbor_r *sigs);

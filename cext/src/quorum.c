@@ -273,9 +273,10 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
     qsafp_cose_sig s;
     answer_t a;
     qsafp_tbs_t what = {.aad = "qsafp/1/refusal", .sign1 = true};
-    int err = qsafp_sign1_parse(&s, &what.payload, token, len);
+    int err = qsafp_sign1_parse(&s, token, len);
     if (err)
         return err;
+    what.payload = s.payload;
     int index = signer(&q->set, &s);
     if (index < 0)
         return QSAFP_E_UNKNOWN_SIGNER;

@@ -101,9 +101,10 @@ static int sign_request(qsafp_t *q, qsafp_pending_t *p)
 {
     uint8_t body[640], prot[32], sig[64];
     size_t len = 0;
-    headers_t h = {.alg = QSAFP_ALG_ED25519};
-    memcpy(h.kid, q->cfg.kid, sizeof h.kid);
-    sign1_t o = {.protected_ = encode(prot, sizeof prot, ROWS(SHAPE_HEADERS), &h), .payload = request_body(q, body, sizeof body), .sig = {sig, sizeof sig}};
+    qsafp_cose_sig o = {.alg = QSAFP_ALG_ED25519, .sig = {sig, sizeof sig}};
+    memcpy(o.kid, q->cfg.kid, sizeof o.kid);
+    o.protected_ = encode(prot, sizeof prot, ROWS(SHAPE_HEADERS), &o);
+    o.payload = request_body(q, body, sizeof body);
     qsafp_tbs_t t = {.aad = "qsafp/1/request", .sign1 = true, .protected_ = o.protected_, .payload = o.payload};
     if (!o.protected_.len || !o.payload.len)
         return QSAFP_E_TOO_LARGE;

@@ -18,6 +18,14 @@ void shape_want(qsafp_cbor_r *r, bool ok)
         r->err = QSAFP_E_MALFORMED;
 }
 
+static void get_int(qsafp_cbor_r *r, uint8_t *to)
+{
+    int64_t v = qsafp_cbor_int(r);
+    int32_t small = (int32_t)v;
+    shape_want(r, small == v);
+    __builtin_memcpy(to, &small, sizeof small);
+}
+
 static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
 {
     uint64_t v;
@@ -48,8 +56,7 @@ static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
         *to = (uint8_t)(r->err ? 0 : v);
         return;
     case ITEM_INT:
-        v = (uint64_t)qsafp_cbor_int(r);
-        __builtin_memcpy(to, &v, sizeof v);
+        get_int(r, to);
         return;
     case ITEM_UINT:
         v = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
@@ -76,6 +83,7 @@ void shape_get(qsafp_cbor_r *r, const item_t *row, size_t rows, void *to)
 static void put_item(qsafp_cbor_w *w, const item_t *row, const uint8_t *from)
 {
     uint64_t v = row->size;
+    int32_t small;
     qsafp_bytes b;
     switch (row->kind) {
     case ITEM_BSTR:
@@ -92,8 +100,8 @@ static void put_item(qsafp_cbor_w *w, const item_t *row, const uint8_t *from)
             qsafp_cbor_put_null(w);
         return;
     case ITEM_INT:
-        __builtin_memcpy(&v, from, sizeof v);
-        qsafp_cbor_put_int(w, (int64_t)v);
+        __builtin_memcpy(&small, from, sizeof small);
+        qsafp_cbor_put_int(w, small);
         return;
     case ITEM_UINT:
         v = 0;

@@ -10,7 +10,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "wire structs are copi
 /* What a row reads into `at`, and writes from there.  ARRAY, MAP and TAG have the one count or number `size`. */
 enum {
     ITEM_UINT = QSAFP_CBOR_UINT,   /* an unsigned field of `size` bytes, to read 1 or 8 */
-    ITEM_INT = QSAFP_CBOR_NEG,     /* int64_t */
+    ITEM_INT = QSAFP_CBOR_NEG,     /* int32_t */
     ITEM_BSTR = QSAFP_CBOR_BSTR,   /* exactly `size` bytes */
     ITEM_TEXT = QSAFP_CBOR_TSTR,   /* checked and dropped; read only */
     ITEM_ARRAY = QSAFP_CBOR_ARRAY,
@@ -35,9 +35,7 @@ void shape_put(qsafp_cbor_w *w, const item_t *row, size_t rows, const void *from
 
 unsigned bit_count(uint32_t v);
 
-/* COSE, in token.c: protected header {1: alg, 4: kid}, and COSE_Sign1. */
-typedef struct { int64_t alg; uint8_t kid[8]; } headers_t;
-typedef struct { qsafp_bytes protected_, payload, sig; } sign1_t;
+/* Of a qsafp_cose_sig, in token.c: protected header {1: alg, 4: kid}, and COSE_Sign1. */
 /* 0, BAD_SIGNATURE, or TOO_LARGE for the scratch; sets what->protected_.  The caller has matched s->alg and the key. */
 QSAFP_MUST_USE int cose_verify(const qsafp_set_io_t *io, qsafp_tbs_t *what, const qsafp_cose_sig *s, const uint8_t *pk);
 extern const item_t SHAPE_HEADERS[3], SHAPE_SIGN1[6];

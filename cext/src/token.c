@@ -93,16 +93,16 @@ int qsafp_tbs(const qsafp_tbs_t *t, uint8_t *out, size_t cap, size_t *len)
 
 const item_t SHAPE_HEADERS[3] = {
     {0, 0, ITEM_MAP, 2},
-    {1, offsetof(headers_t, alg), ITEM_INT, 8},
-    {4, offsetof(headers_t, kid), ITEM_BSTR, 8},
+    {1, offsetof(qsafp_cose_sig, alg), ITEM_INT, 4},
+    {4, offsetof(qsafp_cose_sig, kid), ITEM_BSTR, 8},
 };
 const item_t SHAPE_SIGN1[6] = {
     {0, 0, ITEM_TAG, 18},
     {0, 0, ITEM_ARRAY, 4},
-    {0, offsetof(sign1_t, protected_), ITEM_VIEW, 0},
+    {0, offsetof(qsafp_cose_sig, protected_), ITEM_VIEW, 0},
     {0, 0, ITEM_MAP, 0},
-    {0, offsetof(sign1_t, payload), ITEM_VIEW, 0},
-    {0, offsetof(sign1_t, sig), ITEM_VIEW, 0},
+    {0, offsetof(qsafp_cose_sig, payload), ITEM_VIEW, 0},
+    {0, offsetof(qsafp_cose_sig, sig), ITEM_VIEW, 0},
 };
 static const item_t SIGN[] = {
     {0, 0, ITEM_TAG, 98},
@@ -113,35 +113,31 @@ static const item_t SIGN[] = {
 };
 static const item_t SIGNATURE[] = {
     {0, 0, ITEM_ARRAY, 3},
-    {0, offsetof(sign1_t, protected_), ITEM_VIEW, 0},
+    {0, offsetof(qsafp_cose_sig, protected_), ITEM_VIEW, 0},
     {0, 0, ITEM_MAP, 0},
-    {0, offsetof(sign1_t, sig), ITEM_VIEW, 0},
+    {0, offsetof(qsafp_cose_sig, sig), ITEM_VIEW, 0},
 };
 
 /* protected {1: alg, 4: kid}, unprotected {}: any other header is one we would have to understand */
-static int headers(qsafp_cose_sig *s, const sign1_t *from)
+static int headers(qsafp_cose_sig *s)
 {
-    headers_t h;
-    qsafp_cbor_r r = qsafp_cbor_reader(from->protected_.p, from->protected_.len);
-    shape_get(&r, ROWS(SHAPE_HEADERS), &h);
+    qsafp_cbor_r r = qsafp_cbor_reader(s->protected_.p, s->protected_.len);
+    shape_get(&r, ROWS(SHAPE_HEADERS), s);
     int err = qsafp_cbor_done(&r);
-    if (!err && h.alg != QSAFP_ALG_ED25519 && h.alg != QSAFP_ALG_MLDSA65 && h.alg != QSAFP_ALG_ESP256)
+    bool known = s->alg == QSAFP_ALG_ED25519 || s->alg == QSAFP_ALG_MLDSA65 || s->alg == QSAFP_ALG_ESP256;
+    if (!err && !known)
         err = QSAFP_E_UNKNOWN_ALGORITHM;
-    s->alg = err ? 0 : (int)h.alg;
-    memcpy(s->kid, h.kid, sizeof s->kid);
-    s->protected_ = from->protected_;
-    s->sig = from->sig;
+    if (err)
+        s->alg = 0;
     return err;
 }
 
-int qsafp_sign1_parse(qsafp_cose_sig *s, qsafp_bytes *payload, const uint8_t *p, size_t n)
+int qsafp_sign1_parse(qsafp_cose_sig *s, const uint8_t *p, size_t n)
 {
-    sign1_t o;
     qsafp_cbor_r r = qsafp_cbor_reader(p, n);
-    shape_get(&r, ROWS(SHAPE_SIGN1), &o);
-    *payload = o.payload;
-    int err = headers(s, &o);
-    return r.err || !err ? qsafp_cbor_done(&r) : err;
+    shape_get(&r, ROWS(SHAPE_SIGN1), s);
+    int err = qsafp_cbor_done(&r);
+    return err ? err : headers(s);
 }
 
 int qsafp_sign_parse(qsafp_bytes *payload, qsafp_cbor_r *sigs, uint64_t *count, const uint8_t *p, size_t n)
@@ -154,10 +150,8 @@ int qsafp_sign_parse(qsafp_bytes *payload, qsafp_cbor_r *sigs, uint64_t *count, 
 
 int qsafp_sign_next(qsafp_cose_sig *s, qsafp_cbor_r *sigs)
 {
-    sign1_t o;
-    shape_get(sigs, ROWS(SIGNATURE), &o);
-    int err = headers(s, &o);
+    shape_get(sigs, ROWS(SIGNATURE), s);
     if (!sigs->err)
-        sigs->err = err;
+        sigs->err = headers(s);
     return sigs->err;
 }

@@ -125,10 +125,9 @@ static void configure(const char *set)
 {
     static blob_t doc;
     qsafp_cose_sig by;
-    qsafp_bytes payload;
     blob_t request = load("request_1.cbor"), claims = load("claims_1.cbor");
     qsafp_claims_t k;
-    CHECK(qsafp_sign1_parse(&by, &payload, request.p, request.n) == 0 && qsafp_claims_decode(&k, claims.p, claims.n) == 0);
+    CHECK(qsafp_sign1_parse(&by, request.p, request.n) == 0 && qsafp_claims_decode(&k, claims.p, claims.n) == 0);
     wire(b);
     qsafp_t *q = &b->q;
     free(doc.p);

@@ -56,12 +56,12 @@ static void cose_round_trips(const uint8_t *p, size_t n)
     qsafp_cbor_r sigs;
     uint64_t count = 0;
     qsafp_cbor_w w = qsafp_cbor_writer(out, sizeof out);
-    if (qsafp_sign1_parse(&s, &payload, p, n) == 0) {
+    if (qsafp_sign1_parse(&s, p, n) == 0) {
         qsafp_cbor_put(&w, QSAFP_CBOR_TAG, 18);
         qsafp_cbor_put(&w, QSAFP_CBOR_ARRAY, 4);
         qsafp_cbor_put_bstr(&w, s.protected_.p, s.protected_.len);
         qsafp_cbor_put(&w, QSAFP_CBOR_MAP, 0);
-        qsafp_cbor_put_bstr(&w, payload.p, payload.len);
+        qsafp_cbor_put_bstr(&w, s.payload.p, s.payload.len);
         qsafp_cbor_put_bstr(&w, s.sig.p, s.sig.len);
         WANT(!w.err && (size_t)(w.p - out) == n && !memcmp(out, p, n));
     }
