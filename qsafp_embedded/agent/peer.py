@@ -182,4 +182,5 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
 
 def _words(why: Exception) -> str:
     inner = getattr(why, "os_error", None) or why
-    return str(getattr(inner, "strerror", None) or inner or type(why).__name__)
+    number = getattr(inner, "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else str(inner) or type(why).__name__

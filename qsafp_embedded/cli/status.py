@@ -94,6 +94,8 @@ def _text(home: Home, found: dict[str, Any]) -> str:
 
 
 def _vote(v: dict[str, Any]) -> str:
+    if v["state"] == "unreachable" and v["poll"]:
+        v = v | {"state": "back", "text": "missed the last renewal"}
     took = f"{v['ms']:8.1f} ms" if v["ms"] else " " * 11
     return f"  validator {v['index']}: {v['state']:<11}{took}  {'poll alive' if v['poll'] else 'no poll':<10}  {v['text']}".rstrip()
 

@@ -8,10 +8,14 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from agent_world import World, states
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from qsafp_embedded import keys
 from qsafp_embedded._core import cbor_dumps
@@ -212,23 +216,24 @@ def test_with_too_few_honest_validators_the_gate_stays_closed_and_status_says_wh
     asyncio.run(story())
 
 
-def test_the_relay_certificates_dates_are_not_looked_at(tmp_path: Path) -> None:
-    """A device without a clock, or with a wrong one, must still be heard; who it is, its key says."""
-    from datetime import UTC, datetime
+def long_over(key: keys.Ed25519Key) -> bytes:
+    """A certificate of this key that ended in 1999, PEM."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"long over {key.kid.hex()}")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.private.public_key()).serial_number(7)
+    old = builder.not_valid_before(datetime(1999, 1, 1, tzinfo=UTC)).not_valid_after(datetime(1999, 1, 2, tzinfo=UTC))
+    return old.sign(key.private, None).public_bytes(Encoding.PEM)
 
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-    from cryptography.x509.oid import NameOID
+
+def test_the_dates_of_certificates_are_not_looked_at(tmp_path: Path) -> None:
+    """A device without a clock, or with a wrong one, must still be heard; who is who, the keys say."""
 
     async def story() -> None:
         world = World(tmp_path)
-        relay = keys.load_ed25519(world.root / "agent" / "relay.key")
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "long over")])
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(relay.private.public_key()).serial_number(7)
-        old = builder.not_valid_before(datetime(1999, 1, 1, tzinfo=UTC)).not_valid_after(datetime(1999, 1, 2, tzinfo=UTC))
-        pem = old.sign(relay.private, None).public_bytes(Encoding.PEM)
-        for path in ("agent", *(f"validator-{i}" for i in range(3))):
-            (world.root / path / "relay.crt").write_bytes(pem)
+        relay = long_over(keys.load_ed25519(world.root / "agent" / "relay.key"))
+        (world.root / "agent" / "relay.crt").write_bytes(relay)
+        for where in (world.root / f"validator-{i}" for i in range(3)):
+            (where / "relay.crt").write_bytes(relay)
+            (where / "tls.crt").write_bytes(long_over(keys.load_ed25519(where / "tls.key")))
         async with world.validators(), world.agent():
             await world.phase("active")
 

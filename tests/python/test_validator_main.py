@@ -177,7 +177,13 @@ def test_what_it_cannot_work_with_is_named_in_one_line(tmp_path: Path) -> None:
 def test_an_index_outside_the_set_and_a_taken_port_are_named(tmp_path: Path) -> None:
     toml = install(tmp_path / "v", quorum(), 0, new_key(), [])
     text = toml.read_text()
-    cases = (("index = 0", "index = 3", "index 3 is not in the set of 3"), ("127.0.0.1:0", "192.0.2.1:1", "cannot listen on 192.0.2.1:1"))
+    text += '\n[policy]\nsuites = ["hybrid", "ed25519"]\n'
+    cases = (
+        ("index = 0", "index = 3", "index 3 is not in the set of 3"),
+        (', "ed25519"', "", "suite ed25519 is not among the policy's 'suites'"),
+        ('"hybrid"', '"rsa"', "'suites' is not a list of"),
+        ("127.0.0.1:0", "192.0.2.1:1", "cannot listen on 192.0.2.1:1"),
+    )
     for old, new, said in cases:
         toml.write_text(text.replace(old, new))
         done = subprocess.run(command(toml), capture_output=True, text=True, timeout=20, check=False)

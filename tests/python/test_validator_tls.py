@@ -89,3 +89,27 @@ def test_the_pin_of_a_key_is_the_pin_of_its_certificate(tmp_path: Path) -> None:
     der = ssl.PEM_cert_to_DER_cert(tls.make_certificate(key).decode())
     assert tls.spki_of_certificate(der) == tls.spki_of_key(key)
     assert tls.key_of_certificate(der)[1] == key.public
+
+
+def test_clients_that_stall_or_talk_nonsense_keep_nobody_waiting(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with live(tmp_path, quorum()) as v:
+            host, port = "127.0.0.1", int(v.url.rsplit(":", 1)[1])
+            stalled = []
+            for said in (b"", b"\x16\x03\x01", bytes(300)):  # no TLS at all
+                _, writer = await asyncio.open_connection(host, port)
+                writer.write(said)
+                stalled.append(writer)
+            head = b"POST /v1/renew HTTP/1.1\r\nHost: v\r\nContent-Length: 500\r\n\r\n"
+            for said in (b"GET", head, head + b"x", b"\xff\xfe\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 70_000):
+                for _ in range(10):
+                    _, writer = await asyncio.open_connection(host, port, ssl=client(tmp_path, v.relay))
+                    writer.write(said)
+                    stalled.append(writer)
+            async with asyncio.timeout(30):
+                assert await v.code(v.device.ask()) is None
+            for writer in stalled:
+                writer.transport.abort()
+        assert v.service.counts["approved"] == 1
+
+    asyncio.run(story())
