@@ -36,11 +36,7 @@ int qsafp_record_decode(qsafp_record_t *r, const uint8_t in[256])
 
 void qsafp_record_hash(uint8_t out[32], const uint8_t prev[32], const uint8_t rec[256])
 {
-    qsafp_sha256_t s;
-    qsafp_sha256_init(&s);
-    qsafp_sha256_update(&s, prev, 32);
-    qsafp_sha256_update(&s, rec, 208);
-    qsafp_sha256_final(&s, out);
+    qsafp_sha256_240(out, prev, rec);
 }
 
 int qsafp_audit_verify(const uint8_t *recs, uint64_t n, uint8_t prev[32], uint64_t *bad)

@@ -78,6 +78,17 @@ void qsafp_sha256_update(qsafp_sha256_t *s, const void *data, size_t n)
         memcpy(s->buf, p + n / 64 * 64, n % 64);
 }
 
+/* Word by word: what compilers turn into byte swaps. */
+static void put_be(uint8_t out[32], const uint32_t h[8])
+{
+    for (unsigned i = 0; i < 8; i++) {
+        out[4 * i] = (uint8_t)(h[i] >> 24);
+        out[4 * i + 1] = (uint8_t)(h[i] >> 16);
+        out[4 * i + 2] = (uint8_t)(h[i] >> 8);
+        out[4 * i + 3] = (uint8_t)h[i];
+    }
+}
+
 void qsafp_sha256_final(qsafp_sha256_t *s, uint8_t out[32])
 {
     size_t have = s->len % 64;
@@ -92,8 +103,22 @@ void qsafp_sha256_final(qsafp_sha256_t *s, uint8_t out[32])
     for (unsigned i = 0; i < 8; i++)
         s->buf[56 + i] = (uint8_t)(bits >> (56 - 8 * i));
     qsafp_sha256_blocks(s->h, s->buf, 1);
-    for (unsigned i = 0; i < 32; i++)
-        out[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
+    put_be(out, s->h);
+}
+
+void qsafp_sha256_240(uint8_t out[32], const uint8_t head[32], const uint8_t tail[208])
+{
+    uint8_t m[256];
+    qsafp_sha256_t s;
+    memcpy(m, head, 32);
+    memcpy(m + 32, tail, 208);
+    memset(m + 240, 0, 16);
+    m[240] = 0x80;
+    m[254] = 240 * 8 >> 8;
+    m[255] = (uint8_t)(240 * 8);
+    qsafp_sha256_init(&s);
+    qsafp_sha256_blocks(s.h, m, 4);
+    put_be(out, s.h);
 }
 
 void qsafp_sha256(uint8_t out[32], const void *p, size_t n)
@@ -130,9 +155,14 @@ void qsafp_hmac_sha256(uint8_t out[32], const uint8_t *key, size_t klen, const v
 
 int qsafp_equal(const uint8_t *a, const uint8_t *b, size_t n)
 {
-    uint8_t diff = 0;
+    size_t diff = 0, x, y;
+    for (; n >= sizeof x; n -= sizeof x, a += sizeof x, b += sizeof y) {
+        memcpy(&x, a, sizeof x);
+        memcpy(&y, b, sizeof y);
+        diff |= x ^ y;
+    }
     for (size_t i = 0; i < n; i++)
-        diff |= (uint8_t)(a[i] ^ b[i]);
+        diff |= (size_t)(a[i] ^ b[i]);
     return diff == 0;
 }
 

@@ -45,6 +45,24 @@ int main(void)
         qsafp_sha256_final(&s, out);
         CHECK(memcmp(out, whole, 32) == 0);
     }
+    for (size_t n = 0; n < 64; n++) { /* in one go, at any alignment */
+        uint8_t whole[32], both[240];
+        memcpy(both, data + n, 32);
+        memcpy(both + 32, data + 3 * n, 208);
+        qsafp_sha256(whole, both, sizeof both);
+        qsafp_sha256_240(out, data + n, data + 3 * n);
+        CHECK(memcmp(out, whole, 32) == 0);
+    }
     CHECK(qsafp_equal(data, data, 32) && !qsafp_equal(data, data + 1, 32));
+    for (size_t n = 0; n < 40; n++) { /* every length, every bit */
+        uint8_t same[40], other[40];
+        memcpy(same, data, n);
+        CHECK(qsafp_equal(data, same, n));
+        for (size_t bit = 0; bit < 8 * n; bit++) {
+            memcpy(other, data, n);
+            other[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            CHECK(!qsafp_equal(data, other, n));
+        }
+    }
     return DONE("test_sha256");
 }
