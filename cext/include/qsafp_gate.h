@@ -62,20 +62,33 @@ static inline bool qsafp_gate_check_ns(const qsafp_gate_page_t *page, uint64_t n
     return qsafp_gate_open(armed, deadline, window, now_ns);
 }
 
-/* Reads the CPU counter after the page, never before it; 0 where there is none (then use boot time). */
-static inline uint64_t qsafp_counter(void)
+/* The bare read of the CPU counter; 0 where there is none (then use boot time).  The compiler keeps its place; the pipeline may
+ * take it before what stands above has retired, by its own depth at most: well under a microsecond, and an interrupt in
+ * between takes it anew.  For a check against a deadline that is close enough. */
+static inline uint64_t qsafp_counter_bare(void)
 {
 #if defined(__x86_64__)
     uint32_t lo, hi;
-    __asm__ volatile("lfence\n\trdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
     return (uint64_t)hi << 32 | lo;
 #elif defined(__aarch64__)
     uint64_t v;
-    __asm__ volatile("isb\n\tmrs %0, cntvct_el0" : "=r"(v) : : "memory");
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(v) : : "memory");
     return v;
 #else
     return 0;
 #endif
+}
+
+/* Reads the counter after everything above it, never before: for pairing it with another clock. */
+static inline uint64_t qsafp_counter(void)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("lfence" : : : "memory");
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" : : : "memory");
+#endif
+    return qsafp_counter_bare();
 }
 
 /* The fast check, for a page whose counter_hz is not 0. */
@@ -84,7 +97,7 @@ static inline bool qsafp_gate_check_counter(const qsafp_gate_page_t *page)
     uint32_t armed = __atomic_load_n(&page->armed, __ATOMIC_ACQUIRE);
     uint64_t deadline = qsafp_gate_load(&page->deadline);
     uint64_t window = qsafp_gate_load(&page->window);
-    return qsafp_gate_open(armed, deadline, window, qsafp_counter());
+    return qsafp_gate_open(armed, deadline, window, qsafp_counter_bare());
 }
 
 #endif
