@@ -48,8 +48,8 @@ static uint64_t r_counter(void *c, uint64_t ns) { (void)c; pass(); return ns * 3
 static int r_valid(void *c, int v) { (void)c; pass(); __atomic_store_n(&r.valid, (uint32_t)v, __ATOMIC_SEQ_CST); return 0; }
 static int r_failsafe(void *c, int v) { (void)c; pass(); __atomic_store_n(&r.failsafe, (uint32_t)v, __ATOMIC_SEQ_CST); return 0; }
 static void r_kick(void *c) { (void)c; pass(); (void)__atomic_add_fetch(&r.kicks, 1, __ATOMIC_SEQ_CST); }
-static void r_lock(void *c) { (void)c; pthread_mutex_lock(&r.page); }
-static void r_unlock(void *c) { (void)c; pthread_mutex_unlock(&r.page); pass(); }
+static void r_lock(void *c) { (void)c; assert(pthread_mutex_lock(&r.page) == 0); }
+static void r_unlock(void *c) { (void)c; assert(pthread_mutex_unlock(&r.page) == 0); pass(); } /* held by this thread, or it ends here */
 static int r_prog(void *c, uint32_t off, const void *b, uint32_t n) { pass(); return d_prog(c, off, b, n); }
 static int r_sync(void *c) { pass(); return d_sync(c); }
 static int r_save(void *c, const void *b, uint32_t n) { pass(); return d_save(c, b, n); }
@@ -66,7 +66,10 @@ static bench_t *threaded(void)
     port.lock = r_lock, port.unlock = r_unlock, port.log_prog = r_prog, port.log_sync = r_sync, port.state_save = r_save;
     port.evidence_put = r_evidence, port.verify_ed25519 = r_verify;
     memset(&r, 0, sizeof r);
-    pthread_mutex_init(&r.page, 0);
+    pthread_mutexattr_t checked;
+    pthread_mutexattr_init(&checked);
+    pthread_mutexattr_settype(&checked, PTHREAD_MUTEX_ERRORCHECK);
+    pthread_mutex_init(&r.page, &checked);
     pthread_mutex_init(&r.park, 0);
     pthread_cond_init(&r.moved, 0);
     r.now_ns = 100 * S;
