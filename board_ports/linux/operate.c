@@ -174,10 +174,9 @@ bool host_command(host_t *h, client_t *c, const uint8_t *f, size_t len, bool *ok
 static void obey_limits(host_t *h, const uint8_t *token, size_t len)
 {
     qsafp_cose_sig s;
-    qsafp_bytes payload;
-    if (qsafp_sign1_parse(&s, &payload, token, len))
+    if (qsafp_sign1_parse(&s, token, len))
         return;
-    qsafp_cbor_r r = qsafp_cbor_reader(payload.p, payload.len);
+    qsafp_cbor_r r = qsafp_cbor_reader(s.payload.p, s.payload.len);
     qsafp_config_t *cfg = &h->q.cfg;
     if (qsafp_cbor_head(&r, QSAFP_CBOR_MAP) != 5)
         return;
