@@ -21,11 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import stack_c
+
 ROOT = Path(__file__).resolve().parent.parent
 WARN = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes", "-Wundef", "-Werror"]
 INCLUDE = ["-Icext/include", "-Icext/src"]
 CRYPTO = ("sha256*", "sha512*", "mldsa*", "keccak*", "ed25519*")
-BUDGET_BYTES = 14 * 1024  # core without crypto, Thumb-2 text at -Os
+BUDGET_BYTES = 14 * 1024  # core without crypto, text at -Os: the goal
+RATCHET_BYTES = {"armv7-a": 14700, "cortex-m0plus": 15300}  # what is allowed meanwhile: 364 and 964 over the goal; only ever lowered
 RESULT = re.compile(r"^(?P<name>\S+): (?P<passed>\d+) passed, (?P<failed>\d+) failed$", re.M)
 LOADER_CALLS = "sha256_select"  # runs before any sanitizer does
 FUZZ_PASS_S = 1800  # of `fuzz` without an end: how long one pass over the targets lasts
@@ -40,12 +43,12 @@ class Target:
     name: str
     cc: tuple[str, ...]
     tools: str
-    thumb2: bool = False
+    thumb: bool = False
 
 
 TARGETS = (
-    Target("cortex-m0plus", ("arm-none-eabi-gcc", "-mcpu=cortex-m0plus", "-mthumb"), "arm-none-eabi-"),
-    Target("armv7-a", ("arm-none-eabi-gcc", "-march=armv7-a", "-mthumb", "-mfloat-abi=soft"), "arm-none-eabi-", thumb2=True),
+    Target("cortex-m0plus", ("arm-none-eabi-gcc", "-mcpu=cortex-m0plus", "-mthumb"), "arm-none-eabi-", thumb=True),
+    Target("armv7-a", ("arm-none-eabi-gcc", "-march=armv7-a", "-mthumb", "-mfloat-abi=soft"), "arm-none-eabi-", thumb=True),
     Target("aarch64", ("aarch64-linux-gnu-gcc", "-mno-outline-atomics", "-fno-pic"), "aarch64-linux-gnu-"),
     Target("rv64imac", ("riscv64-linux-gnu-gcc", "-march=rv64imac", "-mabi=lp64", "-mcmodel=medany"), "riscv64-linux-gnu-"),
     Target("x86-64", ("gcc", "-m64", "-fno-pic", "-no-pie"), ""),
@@ -276,10 +279,28 @@ def foreign_symbols(target: Target, objects: list[Path], folder: Path) -> list[s
     return sorted(n for n in names if not re.fullmatch(r"mem(cpy|move|set|cmp)", n))
 
 
+def check_budgets(target: Target, cc: list[str], objects: list[Path], core_text: int) -> list[str]:
+    """Hold size, stack and RAM on Thumb; return the lines to print."""
+    allowed, over = RATCHET_BYTES[target.name], core_text - BUDGET_BYTES
+    size = f"  text without crypto {core_text} B, goal {BUDGET_BYTES} B: {f'over by {over}' if over > 0 else 'met'}"
+    if core_text > allowed:
+        raise CheckFailedError(f"{size}\nmore than the {allowed} B it had")
+    probe = objects[0].parent / "ram.c"
+    probe.write_text(stack_c.ram_source())
+    run([*cc, *INCLUDE, "-c", probe, "-o", probe.with_suffix(".o")])
+    graph = stack_c.read_graph(objects, [run([target.tools + "objdump", "-d", "--no-show-raw-insn", o]) for o in objects])
+    try:
+        stack, service = stack_c.check_stack(graph)
+        ram = stack_c.check_ram(run([target.tools + "nm", "-S", "-t", "d", probe.with_suffix(".o")]), service)
+    except stack_c.StackError as no:
+        raise CheckFailedError(f"{size}\n{no}") from no
+    return [size, f"  {stack}", f"  {ram}"]
+
+
 def check_target(target: Target, headers: float) -> str:
     """Compile the core for one target and hold it to its promises; return the line to print."""
     folder = ROOT / "build/c" / target.name.replace(" ", "-")
-    cc = [*target.cc, "-Os", "-ffreestanding", "-isystem", "tools/freestanding"]
+    cc = [*target.cc, "-Os", "-ffreestanding", "-isystem", "tools/freestanding", *(["-fstack-usage"] if target.thumb else [])]
     objects = [compile_to(cc, src, folder / f"{src.stem}.o", headers) for src in sources()]
     text, data, bss = section_sizes(target, objects)
     plain = [o for o in objects if not any(fnmatch.fnmatch(o.name, pattern) for pattern in CRYPTO)]
@@ -290,9 +311,7 @@ def check_target(target: Target, headers: float) -> str:
     foreign = foreign_symbols(target, objects, folder)
     if foreign:
         raise CheckFailedError(f"{line}\nundefined beyond mem*: {', '.join(foreign)}")
-    if target.thumb2 and core_text > BUDGET_BYTES:
-        raise CheckFailedError(f"{line}\nover the Thumb-2 budget of {BUDGET_BYTES} B by {core_text - BUDGET_BYTES} B")
-    return line
+    return "\n".join([line, *(check_budgets(target, cc, objects, core_text) if target.thumb else [])])
 
 
 def cross() -> int:
