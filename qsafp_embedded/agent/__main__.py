@@ -30,9 +30,11 @@ def main(argv: list[str] | None = None) -> int:
             asyncio.run(serve(config, owner))
         finally:
             owner.close()
-    except QsafpError as why:
+    except (QsafpError, OSError) as why:
         print(f"agent: {why}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

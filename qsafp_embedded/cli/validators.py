@@ -7,6 +7,7 @@ import argparse
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -59,21 +60,26 @@ def _up(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     base = [sys.executable, "-m", "qsafp_embedded.validator", "--config"]
-    children = [subprocess.Popen([*base, str(p / "validator.toml")], stdin=subprocess.DEVNULL) for p in where]
-    failed = False
+    children = {p.name: subprocess.Popen([*base, str(p / "validator.toml")], stdin=subprocess.DEVNULL) for p in where}
+    failed = 0
     try:
-        for path, child in zip(where, children, strict=True):
-            if child.wait():
-                failed = True
-                print(f"qsafp: {path.name} ended with exit code {child.returncode}; its own message is above", file=sys.stderr, flush=True)
+        while children:
+            for name, child in list(children.items()):
+                if child.poll() is not None:
+                    failed += child.returncode != 0
+                    print(f"qsafp: {name} ended with exit code {child.returncode}", file=sys.stderr, flush=True)
+                    del children[name]
+            time.sleep(0.2)
     except KeyboardInterrupt:
-        failed = False
+        failed = 0
     finally:
-        for child in children:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # however often it comes, the end is clean
+        for child in children.values():
             child.terminate()
-        for child in children:
+        for child in children.values():
             child.wait()
-    return int(failed)
+    return int(failed > 0)
 
 
 def each(home: Home, index: int | None, act: Callable[[Path], Any]) -> dict[int, Any]:

@@ -115,9 +115,11 @@ def main() -> int:
     args = parser.parse_args()
     try:
         asyncio.run(run(args.config))
-    except QsafpError as why:
+    except (QsafpError, OSError) as why:
         print(f"qsafp-validator: {why}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

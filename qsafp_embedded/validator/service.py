@@ -230,9 +230,10 @@ class Service:
         return "pending"
 
     async def _admit(self, ueid: bytes) -> None:
-        document = self.applicants.get(ueid)
-        if document is None:
+        applied = self.applicants.get(ueid)
+        if applied is None:
             raise NotKnown(f"device {ueid.hex()} is not registered here and did not apply")
+        document = applied | {"registered": self.clock() // 1000}  # its OC-2 period begins now, whatever it applied with
         await self.store.write([("applicant", (ueid, json.dumps(document), 1))])
         self.admitted[ueid] = read_device(document, "application")
         self.applicants.pop(ueid, None)

@@ -140,6 +140,7 @@ def test_a_device_that_applies_waits_for_a_person_and_is_remembered(tmp_path: Pa
             assert [a["ueid"] for a in await asyncio.to_thread(admin_client.applicants, admin)] == [new.ueid.hex()]
             await asyncio.to_thread(admin_client.allow, admin, new.ueid)
             assert await asyncio.to_thread(admin_client.applicants, admin) == []
+            assert v.service.device(new.ueid).registered == NOW // 1000  # not the 1000 it wrote: the outer limit counts from here
             new.serial = 0
             assert await v.code(new.ask()) is None
 
