@@ -56,6 +56,9 @@ int explain(host_t *h, int err)
         return fail(h, "%s/log.ring: the log of another device", dir);
     case QSAFP_E_STORE:
         return fail(h, "%s: state.bin is missing or damaged, or the disk is full or fails", dir);
+    case QSAFP_E_WRONG_EPOCH:
+        return fail(h, "the set document is epoch %llu; this device has known epoch %llu: configure that, or a later one",
+                    (unsigned long long)h->q.set.epoch, (unsigned long long)h->q.st.epoch);
     case QSAFP_E_ARGUMENT:
         return fail(h, "guard.toml: the core refuses these settings");
     default:

@@ -72,9 +72,9 @@ int file_state_save(void *ctx, const void *buf, uint32_t len)
 }
 
 /* Full: the older half goes, as a whole file; the service thread records that (EVIDENCE_PRUNED). */
-static int rotate(store_t *s, uint64_t max)
+static int rotate(store_t *s, uint64_t max, size_t more)
 {
-    if (s->evidence_size < max / 2)
+    if (!s->evidence_size || s->evidence_size + more <= max / 2)
         return 0;
     int fd = -1;
     if (renameat(s->dir_fd, "evidence.log", s->dir_fd, "evidence.old") == 0)
@@ -109,7 +109,7 @@ static int evidence_write(host_t *h, const uint8_t hash[32], const uint8_t *byte
 {
     store_t *s = &h->store;
     evidence_head_t head = {{'Q', 'E', 'V', '1'}, (uint32_t)len, {0}};
-    if (rotate(s, h->o->evidence_max))
+    if (rotate(s, h->o->evidence_max, sizeof head + len))
         return QSAFP_E_STORE;
     memcpy(head.hash, hash, 32);
     struct iovec v[2] = {{&head, sizeof head}, {(void *)(uintptr_t)bytes, len}};

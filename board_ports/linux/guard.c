@@ -84,6 +84,8 @@ static void kick(void *ctx)
 {
     host_t *h = ctx;
     uint64_t one = 1;
+    if (h->serving && pthread_equal(pthread_self(), h->service))
+        contain_first(h); /* before the core writes what happened */
     (void)!write(h->deadline_event, &one, sizeof one);
     (void)!write(h->service_event, &one, sizeof one);
 }
@@ -269,6 +271,13 @@ static bool spare_us(void)
     return ok;
 }
 
+/* The highest epoch known before this start. */
+static uint64_t epoch_before(host_t *h)
+{
+    qsafp_state_t st;
+    return file_state_load(h, &st, sizeof st) ? 0 : st.epoch;
+}
+
 static int start(host_t *h)
 {
     h->deadline_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -283,15 +292,13 @@ static int start(host_t *h)
     configure(h);
     if (make_page(h))
         return -1;
+    uint64_t epoch = epoch_before(h);
     int err = qsafp_init(&h->q);
     if (err)
         return explain(h, err);
     if (log_matches(h))
         return -1;
-    if (h->q.set.epoch < h->q.st.epoch)
-        return fail(h, "the set document is epoch %llu; this device has known epoch %llu: configure that, or a later one",
-                    (unsigned long long)h->q.set.epoch, (unsigned long long)h->q.st.epoch);
-    if (h->q.set.epoch > h->q.st.epoch && set_note(h))
+    if (h->q.set.epoch > epoch && set_note(h))
         return fail(h, "%s: cannot record the set document: the disk is full or fails", h->o->state_dir);
     polls_alive(h, 0);
     return serve_open(h) || start_deadline(h) ? -1 : 0;

@@ -403,7 +403,7 @@ def test_evidence_keeps_to_its_cap_and_says_what_it_dropped() -> None:
             assert len(sizes) == 2
             assert sum(sizes) <= 1 << 20
             pruned = [r for r in device.records() if r["event"] == Event.EVIDENCE_PRUNED]
-            assert [int.from_bytes(r["data"][:8], "little") > 500_000 for r in pruned] == [True] * 2
+            assert [int.from_bytes(r["data"][:8], "little") > 400_000 for r in pruned] == [True] * 2
             kept = evidence(device) | evidence(device, "evidence.old")
             assert sha256(sets.encode(replace(device.q.members, epoch=49), [device.q.set_key])) in kept
         finally:

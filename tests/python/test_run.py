@@ -140,8 +140,7 @@ def test_a_busy_workload_lives_and_stops_with_the_lease(device: Device, run: typ
     assert {p.name: p.read_text() for p in data.iterdir()} == {"weights": "good"}
     at = r.size
     device.lease()
-    until(lambda: r.size > at)
-    assert r.count("started busy") == 2
+    until(lambda: r.size > at and r.count("started busy") == 2)
     until(lambda: steps(device)[-1] == "register")
     known = [s for s in steps(device) if s != "drain"]
     assert known == ["register", "freeze", "kill", "rollback", "thaw", "register"]
@@ -335,7 +334,7 @@ def test_orders_are_obeyed_in_the_order_they_come() -> None:
             fake.open(True)
             orders.append(3)
             until(r.running)
-            assert r.count("started") == 2
+            until(lambda: r.count("started") == 2 and len(fake.heard) == 10)
             assert [p[4] for p in fake.heard[8:]] == [0, 3]
         finally:
             orders += [3] * 8
