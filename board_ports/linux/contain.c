@@ -104,23 +104,48 @@ static void begin(load_t *l, load_state_t state)
     l->since_ns = boot_ns();
 }
 
-static void start_freeze(host_t *h, load_t *l)
+static void start_freeze(load_t *l)
 {
     begin(l, LOAD_FREEZING);
-    if (freeze(l, true))
-        tell(h, l, STEP_FREEZE, 0, errno);
+    l->refused = freeze(l, true) ? errno : 0;
+}
+
+static void first_step(host_t *h, load_t *l)
+{
+    if (l->kind == 1 && h->o->drain_ms) {
+        begin(l, LOAD_DRAINING);
+        order(h, l, ORDER_DRAIN);
+    } else {
+        start_freeze(l);
+    }
+}
+
+/* The first step of every workload, at once: it calls nothing of the core and waits for no disk (decision 10: latch, drive,
+ * then tell). */
+void contain_first(host_t *h)
+{
+    uint64_t now = boot_ns();
+    if (qsafp_gate_check_ns(h->q.page, now))
+        return;
+    if (!h->closed_ns)
+        h->closed_ns = now;
+    for (int i = 0; i < WORKLOADS_MAX; i++)
+        if (h->loads[i].state == LOAD_RUNNING)
+            first_step(h, &h->loads[i]);
 }
 
 static void hold(host_t *h, load_t *l, uint64_t now)
 {
     uint64_t drain_ns = h->o->drain_ms * 1000000u;
-    if (l->state == LOAD_RUNNING && l->kind == 1 && drain_ns) {
-        begin(l, LOAD_DRAINING);
-        order(h, l, ORDER_DRAIN);
-    } else if (l->state == LOAD_RUNNING || (l->state == LOAD_DRAINING && now - l->since_ns >= drain_ns)) {
-        if (l->state == LOAD_DRAINING)
-            tell(h, l, STEP_DRAIN, now - l->since_ns, 1); /* bounded: not drained in time */
-        start_freeze(h, l);
+    if (l->state == LOAD_RUNNING) {
+        first_step(h, l);
+    } else if (l->state == LOAD_DRAINING && now - l->since_ns >= drain_ns) {
+        tell(h, l, STEP_DRAIN, now - l->since_ns, 1); /* bounded: not drained in time */
+        start_freeze(l);
+    }
+    if (l->refused) {
+        tell(h, l, STEP_FREEZE, 0, l->refused);
+        l->refused = 0;
     }
     if (l->state == LOAD_FREEZING && (frozen(l) || now - l->since_ns > FREEZE_LIMIT_NS)) {
         bool ok = frozen(l);
@@ -286,7 +311,7 @@ int workload_command(qsafp_command_t *cmd, const uint8_t *p, size_t n)
         return QSAFP_COMMAND_STATUS_NOT_ALLOWED;
     if (p[0] == SUB_DRAINED && l->state == LOAD_DRAINING) {
         tell(h, l, STEP_DRAIN, boot_ns() - l->since_ns, 0);
-        start_freeze(h, l);
+        start_freeze(l);
         return QSAFP_COMMAND_STATUS_OK;
     }
     if (p[0] == SUB_CHECKPOINT && n == 41) {

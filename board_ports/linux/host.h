@@ -73,6 +73,7 @@ typedef struct {
     char name[33];
     int pidfd, freeze_fd, kill_fd, events_fd;
     uint64_t since_ns;                 /* when the step began */
+    int refused;                       /* errno of a freeze that did not take, until it is on record */
     uint8_t orders[8]; unsigned norders;
 } load_t;
 
@@ -95,6 +96,7 @@ typedef struct host {
     _Atomic bool stop;
     client_t *clients[CLIENTS_MAX];
     load_t loads[WORKLOADS_MAX];
+    pthread_t service; bool serving;   /* who may look at loads */
     uint64_t closed_ns;                /* when containment began; 0 while open */
     char *why; size_t why_len;
     bool fifo, locked;
@@ -144,6 +146,7 @@ bool answer(client_t *c, uint8_t tag, qsafp_command_status_t status, const void 
 int workload_command(qsafp_command_t *c, const uint8_t *p, size_t n);
 void workload_gone(host_t *h, client_t *c);
 int contain(host_t *h);
+void contain_first(host_t *h);
 bool order_answer(host_t *h, client_t *c);
 /* operate.c */
 int set_verify(host_t *h, qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc);

@@ -258,6 +258,8 @@ int serve(host_t *h)
     const uint64_t beat = watchdog_ns();
     uint64_t told = 0;
     int wait = 0;
+    h->service = pthread_self();
+    h->serving = true;
     for (;;) {
         told = feed(h, beat, told);
         if (beat && (wait < 0 || (uint64_t)wait > beat / 1000000u))
@@ -267,6 +269,7 @@ int serve(host_t *h)
             return fail(h, "epoll: %s", strerror(errno));
         if (n > 0 && !event(h, &e))
             return 0;
+        contain_first(h);
         bool failed = qsafp_service(&h->q) != 0; /* told again */
         wait = contain(h);
         note_losses(h);
