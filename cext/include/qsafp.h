@@ -211,7 +211,7 @@ typedef struct {
     uint64_t expired_end;                       /* deadline thread only: the end whose expiry was told */
     /* Service thread only; published fields change under the port's lock. */
     uint32_t workloads, renewals;
-    uint8_t contained, isolated;                /* set by the host, as are workloads and input_hash */
+    bool contained, isolated;                   /* set by the host, as are workloads and input_hash */
     bool leased; uint8_t approvals; uint16_t lease_denied;
     size_t lease_token_len;
     qsafp_view_t view;                          /* as of the last qsafp_info */
@@ -222,7 +222,7 @@ typedef struct {
     qsafp_set_t set;
     qsafp_state_t st;
     qsafp_audit_t log;
-    uint8_t failsafe_record[QSAFP_RECORD_BYTES];                       /* the record a release answers */
+    uint8_t failsafe_record[32 + QSAFP_RECORD_BYTES];                  /* the hash before the record a release answers, and it */
     uint8_t scratch[QSAFP_RESPONSE_MAX / 16];                          /* Sig_structures: 1 KB */
     uint8_t lease_token[QSAFP_RESPONSE_MAX];                           /* the previous lease, for validators that are behind */
 } qsafp_t;

@@ -88,7 +88,7 @@ static qsafp_command_status_t renew_read(qsafp_command_t *c, const uint8_t *p, s
         return QSAFP_COMMAND_STATUS_BAD_LENGTH;
     uint64_t old = get64(p);
     uint32_t off = get32(p + 8);
-    if (!pending_live(c->q, port_now(c->q)))
+    if (!pending_live(c->q))
         return QSAFP_COMMAND_STATUS_NO_REQUEST;
     if (!c->env_ready || c->env_old != old || c->env_serial != c->q->pending.claims.serial) {
         c->env_ready = false;

@@ -85,8 +85,12 @@ QSAFP_MUST_USE int state_save(qsafp_t *q);
 /* A record with evidence (or 0) and one byte of data, the validator it is about. */
 QSAFP_MUST_USE int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidence[32], int index);
 /* request.c */
-bool pending_live(const qsafp_t *q, uint64_t now);
-/* failsafe.c: what the service thread records, bits of UNTOLD_; and true if people must consent before `reason` is released (requirements note 12) */
+bool pending_live(const qsafp_t *q);
+/* verify.c: a signature by the validator with this index, as cose_verify. */
+QSAFP_MUST_USE int vote_verify(qsafp_t *q, qsafp_tbs_t *what, const qsafp_cose_sig *s, int index);
+/* failsafe.c: the latched record for envelopes; what the service thread records, bits of UNTOLD_; and true if people must consent
+ * before `reason` is released (requirements note 12) */
+QSAFP_MUST_USE int keep_latched(qsafp_t *q);
 void tell_later(qsafp_t *q, uint32_t what);
 bool needs_people(uint32_t reason);
 

@@ -72,6 +72,16 @@ void qsafp_trip(qsafp_t *q, qsafp_reason_t reason)
     tell_later(q, raised ? UNTOLD_FAILSAFE : 0);
 }
 
+/* With the hash before it, so that a validator sees that it hashes to what the claims name. */
+int keep_latched(qsafp_t *q)
+{
+    uint8_t *kept = q->failsafe_record;
+    uint32_t seq = (uint32_t)q->st.latch_seq;
+    int err = qsafp_audit_read(&q->log, seq - 1, kept);
+    memcpy(kept, kept + 208, 32);
+    return err ? err : qsafp_audit_read(&q->log, seq, kept + 32);
+}
+
 static int tell_failsafe(qsafp_t *q)
 {
     uint32_t reason = load32(&q->latch);
@@ -88,11 +98,11 @@ static int tell_failsafe(qsafp_t *q)
         return err;
     q->st.latch_seq = r.seq;
     memcpy(q->st.latch_hash, r.hash, 32);
-    qsafp_record_encode(&r, q->failsafe_record);
     q->st.latch = reason;
     q->st.latch_boot = q->st.boot;
     q->st.generation = generation;
-    return sync_and_save(q);
+    err = keep_latched(q);
+    return err ? err : sync_and_save(q);
 }
 
 int qsafp_service(qsafp_t *q)

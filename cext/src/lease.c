@@ -226,8 +226,7 @@ static void refresh(qsafp_t *q)
     v->lease_size = q->st.lease_tree.size;
     v->denied = q->lease_denied | q->pending.denied; /* who said no, by index */
     bool renew = v->remaining_ns <= ns_of(q->lease.duration_ms) / 2;
-    v->flags = (uint8_t)((renew ? QSAFP_INFO_RENEW : 0) | (q->contained ? QSAFP_INFO_CONTAINED : 0) | (q->set.lab ? QSAFP_INFO_LAB : 0) |
-                         (q->isolated ? QSAFP_INFO_ISOLATED : 0));
+    v->flags = (uint8_t)(renew * QSAFP_INFO_RENEW | q->contained * QSAFP_INFO_CONTAINED | q->set.lab * QSAFP_INFO_LAB | q->isolated * QSAFP_INFO_ISOLATED);
 }
 
 static size_t gather(qsafp_t *q, size_t parts, uint8_t *out)

@@ -20,13 +20,6 @@ static int signer(const qsafp_set_t *set, const qsafp_cose_sig *s)
     return -1;
 }
 
-static int verify(qsafp_t *q, qsafp_tbs_t *what, const qsafp_cose_sig *s, int index)
-{
-    const qsafp_validator_t *v = &q->set.v[index];
-    const qsafp_set_io_t io = {.port = q->port, .ctx = q->ctx, .scratch = q->scratch, .cap = sizeof q->scratch};
-    return cose_verify(&io, what, s, s->alg == QSAFP_ALG_MLDSA65 ? v->mldsa65 : v->ed25519);
-}
-
 /* A failed verification: an anomaly record; the vote of that index is gone for this request (requirements note 10). */
 static int forged(qsafp_t *q, int index)
 {
@@ -65,7 +58,7 @@ static int next_signature(qsafp_t *q, qsafp_cbor_r *sigs, qsafp_tbs_t *what, vot
     if ((s.alg == QSAFP_ALG_MLDSA65) != ml || (v->second && index != v->last))
         return QSAFP_E_NOT_CANONICAL;
     v->last = index;
-    if (verify(q, what, &s, index))
+    if (vote_verify(q, what, &s, index))
         v->bad = true;
     return 0;
 }
@@ -162,11 +155,14 @@ static int put_lease(qsafp_t *q, const uint8_t *token, size_t len)
     int err = qsafp_sign_parse(&payload, &sigs, &count, token, len);
     if (err)
         return err;
-    if (!pending_live(q, port_now(q)))
+    if (!pending_live(q))
         return QSAFP_E_NO_REQUEST;
     if (payload.len != q->pending.payload_len || memcmp(payload.p, q->pending.payload, payload.len) != 0)
         return QSAFP_E_MISMATCH; /* SAFETY: I2 only bytes this guard proposed */
-    qsafp_tbs_t what = {.aad = "qsafp/1/lease", .sign1 = false, .payload = payload};
+    qsafp_tbs_t what;
+    what.aad = "qsafp/1/lease";
+    what.sign1 = false;
+    what.payload = payload;
     err = count_votes(q, &sigs, count, &what);
     if (err)
         return err;
@@ -187,10 +183,9 @@ static int put_lease(qsafp_t *q, const uint8_t *token, size_t len)
 
 /* ---- refusals and revocations ---- */
 
-/* What a refusal or a revocation says; the fields that the other one has stay zero. */
+/* What a refusal or a revocation says. */
 typedef struct {
-    uint8_t request_hash[32], ueid[33], set_id[16], class;
-    uint32_t code;
+    uint8_t request_hash[32], ueid[33], set_id[16], class, code;
     uint64_t epoch, serial;
     qsafp_bytes data;
 } answer_t;
@@ -272,23 +267,22 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
 {
     qsafp_cose_sig s;
     answer_t a;
-    qsafp_tbs_t what = {.aad = "qsafp/1/refusal", .sign1 = true};
+    qsafp_tbs_t what;
     int err = qsafp_sign1_parse(&s, token, len);
     if (err)
         return err;
+    what.sign1 = true;
     what.payload = s.payload;
     int index = signer(&q->set, &s);
     if (index < 0)
         return QSAFP_E_UNKNOWN_SIGNER;
     qsafp_cbor_r r = qsafp_cbor_reader(what.payload.p, what.payload.len);
     bool revocation = what.payload.len && what.payload.p[0] == 0xA6; /* a map of six; a refusal has five */
-    memset(&a, 0, sizeof a);
-    if (revocation)
-        what.aad = "qsafp/1/revocation";
+    what.aad = revocation ? "qsafp/1/revocation" : "qsafp/1/refusal";
     int of = revocation ? judge_revocation(q, &r, &a) : judge_refusal(q, &r, &a);
     if (of < 0)
         return of;
-    err = verify(q, &what, &s, index);
+    err = vote_verify(q, &what, &s, index);
     if (err == QSAFP_E_BAD_SIGNATURE) {
         err = forged(q, index);
         too_few_left(q);

@@ -5,9 +5,9 @@
 #include "shape.h"
 
 /* A request is pending until finish, abandonment or half its duration. */
-bool pending_live(const qsafp_t *q, uint64_t now)
+bool pending_live(const qsafp_t *q)
 {
-    return q->pending.active && now - q->pending.t0_ns < ns_of(q->pending.claims.duration_ms) / 2;
+    return q->pending.active && port_now(q) - q->pending.t0_ns < ns_of(q->pending.claims.duration_ms) / 2;
 }
 
 /* A request that too many refused is given up: people who release it later need not wait for its end. */
@@ -105,7 +105,7 @@ static int sign_request(qsafp_t *q, qsafp_pending_t *p)
     memcpy(o.kid, q->cfg.kid, sizeof o.kid);
     o.protected_ = encode(prot, sizeof prot, ROWS(SHAPE_HEADERS), &o);
     o.payload = request_body(q, body, sizeof body);
-    qsafp_tbs_t t = {.aad = "qsafp/1/request", .sign1 = true, .protected_ = o.protected_, .payload = o.payload};
+    const qsafp_tbs_t t = {.aad = "qsafp/1/request", .sign1 = true, .protected_ = o.protected_, .payload = o.payload};
     if (!o.protected_.len || !o.payload.len)
         return QSAFP_E_TOO_LARGE;
     int err = qsafp_tbs(&t, q->scratch, sizeof q->scratch, &len);
@@ -141,7 +141,7 @@ int qsafp_begin(qsafp_t *q)
     int err = qsafp_service(q); /* a fail-safe that is not yet a record cannot be answered */
     if (err)
         return err;
-    if (pending_live(q, port_now(q)) && votes_left(q))
+    if (pending_live(q) && votes_left(q))
         return 0;
     qsafp_pending_t *p = &q->pending;
     port_lock(q); /* the deadline thread shows whether a request is pending */
@@ -194,7 +194,7 @@ int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *l
 {
     const qsafp_pending_t *p = &q->pending;
     const qsafp_tree_t *lt = &q->st.lease_tree;
-    if (!pending_live(q, port_now(q)))
+    if (!pending_live(q))
         return QSAFP_E_NO_REQUEST;
     if (old == QSAFP_OLD_DEFAULT)
         old = lt->size;
