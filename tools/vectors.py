@@ -242,7 +242,8 @@ class Story:
         payload = cbor_dumps({1: proposal, 2: INPUT, 3: [*state, self.leased, log.boot, 0], 4: [0, b""]})
         request = cose.encode_sign1(payload, DEVICE, cose.AAD_REQUEST)
         peaks = log.subtree(0, self.old).peaks if self.old else None
-        outer = {1: request, 2: self.old, 3: peaks, 4: log.range(self.old, size), 5: self.token or None, 6: record, 7: None}
+        shown = log.records[record[8] - 1][208:240] + record if record else None
+        outer = {1: request, 2: self.old, 3: peaks, 4: log.range(self.old, size), 5: self.token or None, 6: shown, 7: None}
         self.add(f"claims_{n}.cbor", proposal, "lease-claims", f"lease payload of serial {n}", serial=n)
         self.add(f"request_{n}.cbor", request, "request", f"request of serial {n}", serial=n)
         self.add(f"envelope_{n}.cbor", cbor_dumps(outer), "envelope", f"the same for a validator that knows {self.old} records", serial=n)

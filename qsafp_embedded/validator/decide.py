@@ -19,7 +19,7 @@ from .config import Device, Policy
 __all__ = ["Decision", "FailSafe", "Request", "State", "Terms", "decide", "parse", "seen_lease"]
 
 ENVELOPE_MAX = 24 * 1024
-RECORD_BYTES = 256
+SHOWN_BYTES = 32 + 256  # the hash before a record, and the record
 
 
 class Request(NamedTuple):
@@ -118,7 +118,8 @@ def _optional(value: object, what: str) -> bytes | None:
 def parse(body: bytes) -> Request:
     """Take an envelope apart (docs/formats.md, Envelope); raises FormatError.
 
-    The fail-safe record of the envelope must be the one the claims name, so that a relay cannot bend the device's words.
+    The fail-safe record must hash to what the claims name, so that a relay cannot bend the device's words: its reason decides
+    whether people must consent.
     """
     _want(len(body) <= ENVELOPE_MAX, f"envelope longer than {ENVELOPE_MAX} bytes")
     e = cbor_loads(body)
@@ -129,31 +130,32 @@ def parse(body: bytes) -> Request:
     _want(isinstance(p, dict) and list(p) == [1, 2, 3, 4] and isinstance(p[1], bytes), "request of another shape")
     _want(isinstance(p[2], bytes) and len(p[2]) == 32 and isinstance(p[3], list), "request: input hash or state of another shape")
     _want(isinstance(p[4], list) and len(p[4]) == 2 and type(p[4][0]) is int, "request: evidence of another shape")
-    r = Request(
+    claims, shown = claims_decode(p[1]), _optional(e[6], "fail-safe record")
+    return Request(
         cose=signed,
         raw=e[1],
         digest=sha256(e[1]),
         payload_hash=sha256(signed.payload),
         lease=p[1],
-        claims=claims_decode(p[1]),
+        claims=claims,
         evidence_kind=p[4][0],
         old=e[2],
         peaks=None if e[3] is None else _hashes(e[3], "peaks"),
         hashes=_hashes(e[4], "range"),
         previous=_optional(e[5], "previous lease"),
-        record=_optional(e[6], "fail-safe record"),
+        record=_named(shown, claims) if claims["has_failsafe"] else None,
     )
-    if r.claims["has_failsafe"]:
-        _check_record(r)
-    return r
 
 
-def _check_record(r: Request) -> None:
-    rec, c = r.record, r.claims
-    _want(rec is not None and len(rec) == RECORD_BYTES and rec[:4] == b"QAR1", "the fail-safe record is missing")
-    assert rec is not None
-    same = rec[208:240] == c["failsafe_hash"] and int.from_bytes(rec[8:16], "little") == c["failsafe_seq"]
-    _want(same and int.from_bytes(rec[4:6], "little") == Event.FAILSAFE_TRIGGERED, "the fail-safe record is not the one the claims name")
+def _named(shown: bytes | None, c: dict[str, Any]) -> bytes:
+    """Return the fail-safe record that the claims name, out of what an envelope shows: the hash before it, and the record."""
+    if shown is None or len(shown) != SHOWN_BYTES:
+        raise FormatError("the fail-safe record is missing")
+    rec = shown[32:]
+    same = sha256(shown[: 32 + 208]) == rec[208:240] == c["failsafe_hash"] and int.from_bytes(rec[8:16], "little") == c["failsafe_seq"]
+    good = rec[:4] == b"QAR1" and int.from_bytes(rec[4:6], "little") == Event.FAILSAFE_TRIGGERED
+    _want(same and good, "the fail-safe record is not the one the claims name")
+    return rec
 
 
 def seen_lease(state: State, claims: dict[str, Any]) -> State:

@@ -330,6 +330,17 @@ def test_an_envelope_must_carry_the_record_that_the_claims_name(bench: Bench) ->
             parse(d.envelope(request, record=wrong))
 
 
+def test_a_relay_cannot_turn_a_reason_for_people_into_an_automatic_one(bench: Bench) -> None:
+    record, d = failsafe_record(2, Reason.MANUAL), bench.device
+    request = d.request(d.propose(**named(record)))
+    for at in range(240):
+        bent = bytearray(record)
+        bent[at] = Reason.LEASE_EXPIRED if at == 36 else bent[at] ^ 1
+        with pytest.raises(FormatError, match="fail-safe record"):
+            parse(d.envelope(request, record=bytes(bent)))
+    assert bench.put(d.envelope(request, record=record)).code is Refusal.PENDING_HUMAN
+
+
 # ---- form ----
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qsafp_embedded._core import Tree, cbor_dumps, claims_encode, tree_leaf
+from qsafp_embedded._core import Tree, cbor_dumps, claims_encode, sha256, tree_leaf
 
 from qsafp_embedded import cose, keys, sets
 from qsafp_embedded._tables import Event, Reason
@@ -16,6 +16,7 @@ from qsafp_embedded.validator.config import Device as Registered
 from qsafp_embedded.validator.tls import make_certificate, spki_of_key
 
 MODEL = bytes(range(32))
+BEFORE = b"before".ljust(32, b"\0")  # the hash before a fail-safe record
 
 
 @dataclass
@@ -143,7 +144,8 @@ class Device:
         """The envelope of a request for a validator that last approved ``old`` records."""
         new = self.claims["log_size"]
         shown = self.tree(old).peaks if peaks else None
-        return cbor_dumps({1: request, 2: old, 3: shown, 4: self.range(old, new), 5: lease, 6: record, 7: None})
+        latched = None if record is None else BEFORE + record
+        return cbor_dumps({1: request, 2: old, 3: shown, 4: self.range(old, new), 5: lease, 6: latched, 7: None})
 
     def ask(self, *, old: int = 0, **changed: Any) -> bytes:
         """Propose, sign and wrap in one step."""
@@ -151,13 +153,14 @@ class Device:
 
 
 def failsafe_record(sequence: int, reason: Reason) -> bytes:
-    """A FAILSAFE_TRIGGERED record with a random hash, as a device keeps it."""
+    """A FAILSAFE_TRIGGERED record, as a device keeps it; no two are the same."""
     rec = bytearray(256)
     rec[:4] = b"QAR1"
     rec[4:6] = int(Event.FAILSAFE_TRIGGERED).to_bytes(2, "little")
     rec[8:16] = sequence.to_bytes(8, "little")
     rec[36:40] = int(reason).to_bytes(4, "little")
-    rec[208:240] = secrets.token_bytes(32)
+    rec[112:144] = secrets.token_bytes(32)
+    rec[208:240] = sha256(BEFORE + rec[:208])
     return bytes(rec)
 
 
