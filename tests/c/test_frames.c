@@ -98,6 +98,25 @@ static void version_names_abi_suite_and_frame_size(void)
     drop(l);
 }
 
+static void status_adds_log_enrolment_latch_and_who_said_no(void)
+{
+    link_t l = link_to(fresh());
+    bench_t *b = l.b;
+    CHECK(obtain(b) == 0 && qsafp_begin(&b->q) == 0);
+    qsafp_info_t info;
+    qsafp_trip(&b->q, QSAFP_REASON_BUS);
+    CHECK(qsafp_service(&b->q) == 0 && qsafp_begin(&b->q) == 0);
+    b->q.lease_denied = 1 << 5, b->q.pending.denied = 1 << 2;
+    qsafp_info(&b->q, &info);
+    CHECK(send(l, 1, QSAFP_OPCODE_STATUS, 0, 0) == OK && memcmp(answer(l), &info, sizeof info) == 0);
+    const uint8_t *p = answer(l) + sizeof info;
+    CHECK(u64(p) == b->q.log.next && u64(p + 8) == b->q.st.lease_tree.size && u64(p + 8) > 0 && memcmp(p + 16, b->q.cfg.ueid, 33) == 0);
+    CHECK(memcmp(p + 49, b->q.log.log_id, 32) == 0 && memcmp(p + 81, b->q.log.head, 32) == 0 && u64(p + 113) == b->q.st.latch_seq && u64(p + 113) > 0);
+    CHECK(memcmp(p + 121, b->q.st.latch_hash, 32) == 0 && u32(p + 153) == 1 && u64(p + 157) == b->d.now_ns && (p[165] | p[166] << 8) == (1 << 5 | 1 << 2));
+    CHECK(answer_len(l) == sizeof info + 167);
+    drop(l);
+}
+
 static void frames_are_taken_up_to_their_greatest_size_and_by_their_own_length(void)
 {
     static uint8_t big[QSAFP_FRAME_MAX + 8];
@@ -340,6 +359,7 @@ int main(void)
     each_opcode_is_served_to_whom_it_is_for();
     payloads_of_another_length_are_refused();
     version_names_abi_suite_and_frame_size();
+    status_adds_log_enrolment_latch_and_who_said_no();
     frames_are_taken_up_to_their_greatest_size_and_by_their_own_length();
     a_workload_reports_four_events_and_no_others();
     a_fail_safe_is_confirmed_by_the_same_frame_within_one_second();
