@@ -47,7 +47,7 @@ async def _act(service: Service, path: str, body: dict[str, Any]) -> dict[str, A
         return {"allowed": body["ueid"]}
     if path == "/release":
         sequence = body.get("sequence")
-        if type(sequence) is not int:
+        if type(sequence) is not int or not 0 <= sequence < 2**63:
             raise FormatError("'sequence' is missing or no number")
         record = _hex(body, "hash", 32) if body.get("hash") is not None else None
         done = await service.release(_hex(body, "ueid", 33), sequence, record)

@@ -19,6 +19,7 @@ from .config import Device, Policy
 __all__ = ["Decision", "FailSafe", "Request", "State", "Terms", "decide", "parse", "seen_lease"]
 
 ENVELOPE_MAX = 24 * 1024
+SERIAL_END = 2**63  # what the store keeps; a device never gets there
 SHOWN_BYTES = 32 + 256  # the hash before a record, and the record
 
 
@@ -131,6 +132,7 @@ def parse(body: bytes) -> Request:
     _want(isinstance(p[2], bytes) and len(p[2]) == 32 and isinstance(p[3], list), "request: input hash or state of another shape")
     _want(isinstance(p[4], list) and len(p[4]) == 2 and type(p[4][0]) is int, "request: evidence of another shape")
     claims, shown = claims_decode(p[1]), _optional(e[6], "fail-safe record")
+    _want(max(claims["serial"], claims["failsafe_seq"]) < SERIAL_END, "a serial or sequence of 2^63 or more")
     return Request(
         cose=signed,
         raw=e[1],

@@ -197,7 +197,7 @@ class Store:
             if self.commits % PRUNE_EVERY == PRUNE_EVERY - 1:
                 self._db.execute("DELETE FROM decision WHERE id <= (SELECT max(id) FROM decision) - ?", (KEEP_DECISIONS,))
             self._db.execute("COMMIT")
-        except sqlite3.Error as why:
+        except (sqlite3.Error, ArithmeticError, TypeError, ValueError) as why:  # whatever it is, the writer lives on to say so
             self.failed = True
             return StoreError(f"commit failed: {why}")
         self.commits += 1

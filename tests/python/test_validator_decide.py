@@ -330,6 +330,20 @@ def test_an_envelope_must_carry_the_record_that_the_claims_name(bench: Bench) ->
             parse(d.envelope(request, record=wrong))
 
 
+@pytest.mark.parametrize("big", ["serial", "failsafe_seq"])
+def test_numbers_beyond_the_store_are_no_request(bench: Bench, big: str) -> None:
+    record = failsafe_record(2**63 if big == "failsafe_seq" else 2, Reason.MANUAL)
+    envelope = bench.device.ask()
+    for number, good in ((2**63 - 1, True), (2**63, False), (2**64 - 1, False)):
+        changed = {**named(record), "serial": number} if big == "serial" else named(record)
+        if big == "serial" and good:
+            parse(bench.device.envelope(bench.device.request(bench.device.propose(**changed)), record=record))
+            continue
+        with pytest.raises(FormatError, match="2\\^63"):
+            parse(bench.device.envelope(bench.device.request(bench.device.propose(**changed)), record=record))
+    assert bench.put(envelope).code is None
+
+
 def test_a_relay_cannot_turn_a_reason_for_people_into_an_automatic_one(bench: Bench) -> None:
     record, d = failsafe_record(2, Reason.MANUAL), bench.device
     request = d.request(d.propose(**named(record)))

@@ -13,7 +13,7 @@ import pytest
 from validator_kit import Device, quorum
 from validator_live import live
 
-from qsafp_embedded.errors import StoreError
+from qsafp_embedded.errors import FormatError, StoreError
 from qsafp_embedded.validator import store as stores
 from qsafp_embedded.validator.decide import FailSafe, State
 from qsafp_embedded.validator.store import Store
@@ -167,6 +167,30 @@ def test_a_disk_that_fails_stops_every_answer(tmp_path: Path, monkeypatch: pytes
             store.broken = False
             assert (await v.post("/v1/renew", envelope))[0] == 503
             assert (await v.get("/healthz"))[0] == 503
+
+    asyncio.run(story())
+
+
+def test_what_the_database_cannot_hold_is_an_error_and_no_silence(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Store(tmp_path / "db") as store, asyncio.timeout(10):
+            with pytest.raises(StoreError):
+                await store.put(STATE._replace(highest=2**63))
+            with pytest.raises(StoreError):
+                await store.put(STATE)
+
+    asyncio.run(story())
+
+
+def test_one_device_with_an_endless_serial_stops_nobody_else(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with live(tmp_path, quorum()) as v, asyncio.timeout(10):
+            with pytest.raises(FormatError):
+                await v.service.renew(v.device.ask(serial=2**63))
+            with pytest.raises(FormatError):
+                await v.service.renew(v.device.ask(serial=2**64 - 1))
+            v.device.serial = 0
+            assert await v.code(v.device.ask()) is None
 
     asyncio.run(story())
 
