@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from qsafp_embedded._core import cbor_dumps, cbor_loads
 from validator_kit import MODEL, Device, Quorum, failsafe_record, named, quorum
 
 from qsafp_embedded import keys
+from qsafp_embedded._core import cbor_dumps, cbor_loads
 from qsafp_embedded._tables import Reason, Refusal
 from qsafp_embedded.errors import FormatError
 from qsafp_embedded.validator.config import NEED_PEOPLE, RELEASABLE, Policy

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qsafp_embedded._core import Tree, cbor_dumps, claims_encode, sha256, tree_leaf
-
 from qsafp_embedded import cose, keys, sets
+from qsafp_embedded._core import Tree, cbor_dumps, claims_encode, sha256, tree_leaf
 from qsafp_embedded._tables import Event, Reason
 from qsafp_embedded.validator.config import Device as Registered
 from qsafp_embedded.validator.tls import make_certificate, spki_of_key
