@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._tables import Phase
+from ..agent import config as agent
 from ..client import GuardClient
 from ..errors import ConfigError, QsafpError
+from ..guard import config as guard
 from ..validator import admin_client
+from ..validator import config as validator
 from .common import Commands, Home, ask_agent, command, emit, home_of
 
 __all__ = ["Finding", "add", "examine"]
@@ -37,14 +40,20 @@ def add(commands: Commands) -> None:
 
 
 def examine(home: Home) -> Iterator[Finding]:
-    """Yield all findings, good ones too."""
-    yield from _files(home)
-    yield from _set(home)
-    yield from _guard(home)
-    yield from _agent(home)
+    """Yield all findings, good ones too; what cannot be looked at is a finding as well."""
+    for look in (_files, _configs, _set, _guard, _agent, _validators, _host):
+        try:
+            yield from look(home)
+        except (QsafpError, OSError) as why:
+            yield Finding(look.__name__[1:], False, str(why), "repair or restore the file it names")
+
+
+def _configs(home: Home) -> Iterator[Finding]:
+    agent.load(home.agent_toml)
+    guard.load(home.guard_toml)
     for path in home.validators():
-        yield _validator(home, path)
-    yield from _host(home)
+        validator.load(path / "validator.toml")
+    yield Finding("configs", True, "every file reads")
 
 
 def _files(home: Home) -> Iterator[Finding]:
@@ -80,8 +89,8 @@ def _set(home: Home) -> Iterator[Finding]:
 
 def _guard(home: Home) -> Iterator[Finding]:
     try:
-        with GuardClient.connect(home.ctl) as guard:
-            s = guard.status()
+        with GuardClient.connect(home.ctl) as client:
+            s = client.status()
     except QsafpError as why:
         yield Finding("guard", False, str(why).partition(";")[0], f"start the agent, which starts it: {home.start_agent}")
         return
@@ -115,6 +124,11 @@ def _validator(home: Home, path: Path) -> Finding:
     good = found.get("store") == "ok"
     seen = f"epoch {found.get('epoch')}, store {found.get('store')}"
     return Finding(path.name, good, seen, "" if good else "free its disk, then restart it")
+
+
+def _validators(home: Home) -> Iterator[Finding]:
+    for path in home.validators():
+        yield _validator(home, path)
 
 
 def _host(home: Home) -> Iterator[Finding]:

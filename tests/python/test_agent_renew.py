@@ -156,3 +156,21 @@ def test_pauses_grow_with_jitter_and_end_at_the_cap(failures: int) -> None:
     drawn = [pause_s(failures, 15.0) for _ in range(200)]
     top = min(15.0, 0.2 * 2 ** min(failures, 16))
     assert top / 2 <= min(drawn) < max(drawn) <= top
+
+
+def test_a_validator_that_lost_its_memory_is_shown_the_last_lease_and_signs_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        world = World(tmp_path, duration_ms=3000)
+        async with world.validators(0, 1), world.agent() as agent:
+            async with world.validator(2):
+                await world.until(lambda: agent.status()["renewals"] >= 2)
+            for path in (world.root / "validator-2").glob("state.db*"):
+                path.unlink()
+            async with world.validator(2) as fresh:
+                ueid = world.guard().ueid
+                await world.until(lambda: fresh.store.state(ueid).approved)
+                assert fresh.store.state(ueid).serial > 2
+                await world.until(lambda: states(agent)[2] == "approved")
+                assert world.guard().phase_name == "ACTIVE"
+
+    asyncio.run(story())

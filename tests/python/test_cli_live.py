@@ -138,6 +138,18 @@ def test_doctor_names_a_key_that_others_can_read_and_what_helps(live: Live) -> N
     assert bad["remedy"] == f"chmod 600 {key}"
 
 
+def test_doctor_goes_on_where_a_file_is_broken(live: Live) -> None:
+    toml = live.root / "agent" / "agent.toml"
+    text = toml.read_text()
+    toml.write_text(text.replace("timeout_s", "timeout"))
+    try:
+        bad = [f for f in live.json("doctor", code=1) if f["ok"] is False]
+    finally:
+        toml.write_text(text)
+    assert [f["what"] for f in bad] == ["configs"]
+    assert "unknown key 'timeout'; the nearest valid one is 'timeout_s'" in bad[0]["seen"]
+
+
 def typed(root: Path, words: str, answer: bytes) -> tuple[int, str]:
     """Run a command at a terminal of its own and type an answer once it asked."""
     pid, terminal = pty.fork()
