@@ -9,10 +9,10 @@ BENCH := $(wildcard tests/bench/run.py)
 DEMO := $(wildcard examples/demo.py)
 ABSENT := $(if $(BENCH),,bench) $(if $(DEMO),,demo) none
 
-.PHONY: help setup lint test test-c cross fuzz mutants pytest clean
+.PHONY: help setup lint test test-c cross fuzz mutants pytest scenarios clean
 
 help: ## list the targets
-	@awk -F ':.*## ' 'index(" $(ABSENT) ", " " $$1 " ") {next} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' 'index(" $(ABSENT) ", " " $$1 " ") {next} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: build/ext.stamp ## make .venv and build the extension in place
 
@@ -53,6 +53,9 @@ mutants: setup ## change the core in a sample of places (FULL=1: all): which cha
 
 pytest: setup ## tests/python and tests/rules
 	$(PY) -m pytest $(PYTESTS)
+
+scenarios: setup ## every scenario: real guard, agent and validators, attacked
+	$(PY) -m qsafp_embedded.cli test --scenario all -j 2
 
 test: setup ## all of it: C tests, cross checks and budget, lint, Python tests, rules
 	$(PY) tools/tables.py --check

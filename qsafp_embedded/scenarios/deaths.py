@@ -12,7 +12,7 @@ from .._tables import Event, Phase, Reason
 from .registry import Figures, scenario
 from .stage import MARGIN_MS, Stage, check, ms
 
-__all__: list[str] = []
+__all__ = ["agent_kill", "containment_release", "guard_kill", "guard_stopped", "reboot_after_failsafe", "uncooperative_workload"]
 
 PERIOD_MS = 100.0  # how often qsafp run looks, and the deadline thread ticks
 FREEZE, KILL, ROLLBACK = 2, 3, 4
@@ -76,7 +76,7 @@ def guard_stopped(s: Stage) -> Figures:
     return {**figures, "back_ms": _resumed(s), "held_by": by}
 
 
-@scenario(fast=True, duration_ms=3000)
+@scenario(fast=True, duration_ms=4000)
 def agent_kill(s: Stage) -> Figures:
     """SIGKILL to the agent: the lease runs to its end and never longer; one that restarts in time keeps the gate open."""
     s.start()

@@ -15,7 +15,7 @@ from .registry import Figures, scenario
 from .stage import Stage, check
 from .wire import ask, counts, last_lease, refusal_code, signed_request
 
-__all__: list[str] = []
+__all__ = ["log_rollback", "log_tamper"]
 
 RECORD = 256
 VICTIM = 9

@@ -8,7 +8,7 @@ from .._tables import Event, Phase, Reason
 from .registry import Figures, scenario
 from .stage import MARGIN_MS, Stage, check, ms
 
-__all__: list[str] = []
+__all__ = ["denial_failsafe", "expiration_enforcement", "renewal_extends", "revocation"]
 
 
 @scenario(fast=True)
@@ -43,7 +43,7 @@ def expiration_enforcement(s: Stage) -> Figures:
     }
 
 
-@scenario(fast=True)
+@scenario(fast=True, duration_ms=3000)
 def renewal_extends(s: Stage) -> Figures:
     """Renewed at half: the gate stays open over many times one lease's duration without a single closed look."""
     s.start()

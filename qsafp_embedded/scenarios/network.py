@@ -20,7 +20,7 @@ from .stage import MARGIN_MS, Stage, check, ms
 from .votes import payload_of, refused
 from .wire import ask, counts, envelope_of, last_lease, signed_request
 
-__all__: list[str] = []
+__all__ = ["rate_limited", "slow_validators", "validator_outage", "wrong_device", "wrong_model"]
 
 
 def _second_device(s: Stage) -> keys.Ed25519Key:
@@ -84,7 +84,7 @@ def wrong_model(s: Stage) -> Figures:
     return {"denials": denied, "latched": status.reason_name, "gate_said": said.split(",")[0]}
 
 
-@scenario(fast=True)
+@scenario(fast=True, duration_ms=3000)
 def validator_outage(s: Stage) -> Figures:
     """Two of six validators down: nothing happens.  Three down: the lease expires.  One comes back: the device resumes."""
     s.start()

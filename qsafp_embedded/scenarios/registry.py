@@ -17,7 +17,7 @@ __all__ = ["Figures", "Result", "Scenario", "all_scenarios", "run", "scenario"]
 Figures = dict[str, float | int | str]
 Play = Callable[[Stage], Figures]
 
-MODULES = ("leases", "votes", "network", "deaths", "clock", "history", "storm")
+MODULES = ("leases", "votes", "network", "deaths", "clock", "history", "power", "storm")
 _KNOWN: dict[str, Scenario] = {}
 
 

@@ -88,7 +88,7 @@ class Stage:
             for path in self.root.glob("validator-*/validator.toml"):
                 self.settings(str(path.relative_to(self.root)), human_retry_ms=200, **(policy or {}))
             self.set = sets.load((self.root / "set/set-1.cbor").read_bytes())
-        except BaseException:
+        except BaseException:  # outermost: nothing is left behind
             shutil.rmtree(self.base, ignore_errors=True)
             raise
 
@@ -229,10 +229,10 @@ class Stage:
         self.wait("the guard to serve", lambda: child.poll() is not None or self.served())
         check(child.poll() is None, f"the guard ended: {self.words('guard').strip()[-300:]}")
 
-    def served(self) -> bool:
+    def served(self, ctl: Path | None = None) -> bool:
         """Whether a guard answers."""
         with contextlib.suppress(GuardUnavailable):
-            GuardClient.connect(self.ctl).close()
+            GuardClient.connect(ctl or self.ctl).close()
             return True
         return False
 

@@ -14,7 +14,17 @@ from .registry import Figures, scenario
 from .stage import Stage, check
 from .wire import answer_of, ask, counts, envelope_of, last_lease, signed_request
 
-__all__ = ["payload_of", "refused"]
+__all__ = [
+    "duplicate_signer",
+    "equivocation",
+    "forged_quorum",
+    "lease_of",
+    "lost_response",
+    "one_bad_validator",
+    "payload_of",
+    "refused",
+    "replayed_approval",
+]
 
 
 def _swap(s: Stage, indexes: range, *act: str) -> None:
@@ -47,7 +57,7 @@ def forged_quorum(s: Stage) -> Figures:
     return {"good": 3, "forged": len(set(forged)), "anomaly_records": len(_anomalies(s)), "serial": serial}
 
 
-@scenario(fast=True)
+@scenario(fast=True, duration_ms=3000)
 def one_bad_validator(s: Stage) -> Figures:
     """Five good validators and one whose signature is forged: renewals go on, and the log names the forger."""
     s.validators(range(5))
@@ -71,7 +81,7 @@ def payload_of(guard: GuardClient) -> tuple[bytes, bytes]:
     return cbor_loads(request)[1], sha256(request)
 
 
-def _lease(s: Stage, payload: bytes, indexes: tuple[int, ...]) -> bytes:
+def lease_of(s: Stage, payload: bytes, indexes: tuple[int, ...]) -> bytes:
     return cose.encode_sign(payload, [cose.sign_payload(payload, s.signer(i), cose.AAD_LEASE) for i in indexes])
 
 
@@ -91,11 +101,11 @@ def duplicate_signer(s: Stage) -> Figures:
     gate = s.gate()
     with s.client() as guard:
         payload, _ = payload_of(guard)
-        said = [refused(guard, _lease(s, payload, who)) for who in ((0, 0, 1, 2), (0, 1, 1, 2), (0, 1, 2, 2), (0, 1, 2), (3, 2, 1, 0))]
+        said = [refused(guard, lease_of(s, payload, who)) for who in ((0, 0, 1, 2), (0, 1, 1, 2), (0, 1, 2, 2), (0, 1, 2), (3, 2, 1, 0))]
         check(said[:3] == [Error.DUPLICATE_SIGNER] * 3, f"doubled votes: {said}")
         check(said[3] == Error.TOO_FEW and said[4] == Error.DUPLICATE_SIGNER, f"three votes, and four out of order: {said}")
         check(not gate, "the gate is open")
-        check(refused(guard, _lease(s, payload, (0, 1, 2, 3))) is None and bool(gate), "four votes did not open the gate")
+        check(refused(guard, lease_of(s, payload, (0, 1, 2, 3))) is None and bool(gate), "four votes did not open the gate")
     s.validators(range(3))
     s.validators(range(3, 6), "echo", str(s.root / "validator-0/signing.key"))
     s.agent()
@@ -140,7 +150,7 @@ def replayed_approval(s: Stage) -> Figures:
     return {"old_tokens_refused": 3, "latched": latched.reason_name, "replaying_validators": 3, "leases_of_replays": 0}
 
 
-@scenario(fast=True)
+@scenario(fast=True, duration_ms=3000)
 def lost_response(s: Stage) -> Figures:
     """All validators decide, store and lose their answer: asked again they repeat the stored one, and it makes the lease."""
     s.validators(None, "lose")
@@ -179,11 +189,11 @@ def equivocation(s: Stage) -> Figures:
         payload, digest = payload_of(guard)
         for i in (0, 1):
             check(refused(guard, _refusal(s, i, digest)) is None, "a denial was refused")
-        said = refused(guard, _lease(s, payload, (0, 2, 3, 4)))
+        said = refused(guard, lease_of(s, payload, (0, 2, 3, 4)))
         check(said == Error.BAD_SIGNATURE, f"a vote of both kinds counted as yes: {said}")
-        check(refused(guard, _lease(s, payload, (2, 3, 4, 5))) is None, "four votes of the honest were refused")
+        check(refused(guard, lease_of(s, payload, (2, 3, 4, 5))) is None, "four votes of the honest were refused")
         payload, digest = payload_of(guard)
-        check(refused(guard, _lease(s, payload, (0, 1, 2, 3))) is None, "a lease was refused")
+        check(refused(guard, lease_of(s, payload, (0, 1, 2, 3))) is None, "a lease was refused")
         for i in (0, 1, 2):  # they approved this very lease
             refused(guard, _refusal(s, i, digest))
     status = s.phase(Phase.FAILSAFE)
