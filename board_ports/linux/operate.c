@@ -200,7 +200,7 @@ static void obey_limits(host_t *h, const uint8_t *token, size_t len)
     if (r.err)
         return;
     cfg->duration_ms = most[1];
-    cfg->policy_ms[0] = cfg->policy_ms[0] < most[1] ? cfg->policy_ms[0] : most[1];
+    cfg->policy_ms[0] = h->o->policy_ms[0] * most[1] / h->o->duration_ms; /* the same part of the lease */
     if (most[2] != cfg->policy_ms[2] + cfg->policy_ms[3]) {
         cfg->policy_ms[2] = cfg->policy_ms[2] && cfg->policy_ms[2] < most[2] ? cfg->policy_ms[2] : most[2];
         cfg->policy_ms[3] = most[2] - cfg->policy_ms[2];

@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from .. import keys, sets
-from .._tables import Phase
+from .._tables import CommandStatus, Phase
 from .._tables import Status as LeaseStatus
-from ..client import CommandRefused, Status
+from ..client import CommandRefused, GuardClient, Status
 from ..errors import ConfigError, FormatError, GuardUnavailable
 from ..journal import say
 from . import metrics
@@ -56,19 +56,24 @@ class Agent:
         """Make connections' objects inside a running loop; nothing is sent yet.  Raises ConfigError."""
         self._config, self._owner = config, owner
         self._connect(members)
-        self._peers = [Peer(v, context, timeout_s=config.timeout_s) for v in members.validators]
-        self._polls = Polls(self._peers, members, owner, longest=config.backoff_max_s, say=self._say)
-        self._polls.known.lease = self._kept_lease()
         self._status: Status | None = None
         self._round: Round | None = None
         self._task: asyncio.Task[bool] | None = None
-        self._polling: asyncio.Task[None] | None = None
         self._generation, self._failures, self._not_before, self._early = 0, 0, 0.0, 0.0
-        self._votes = [Vote(v.index) for v in members.validators]
         self._kick = asyncio.Event()
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._stragglers: set[asyncio.Task[None]] = set()
-        self._phase, self._error, self._renewals = -1, "", 0
+        self._phase, self._error, self._renewals, self._told = -1, "", 0, -1
+
+    def _connect(self, members: sets.ValidatorSet) -> None:
+        """Connections to the members of a set, none of them open yet."""
+        context = client_context(keys.load_ed25519(self._config.relay_key), self._config.relay_cert)
+        self._members = members
+        self._peers = [Peer(v, context, timeout_s=self._config.timeout_s) for v in members.validators]
+        self._polls = Polls(self._peers, members, self._owner, longest=self._config.backoff_max_s, say=self._say)
+        self._polls.known.lease = self._kept_lease()
+        self._polling: asyncio.Task[None] | None = None
+        self._votes = [Vote(v.index) for v in members.validators]
 
     def _say(self, text: str, **fields: object) -> None:
         """Say a line; the journal also gets what it is about."""
@@ -119,8 +124,15 @@ class Agent:
         now = asyncio.get_running_loop().time()
         if self._task is not None and self._task.done():
             self._finished(self._task)
+            if self._round is not None and self._round.document:
+                await self._adopt(sets.load(self._round.document, old=self._members))
         try:
             status = await self._owner.status()
+            if self._status is None:
+                await self._same_set()
+            if self._polls.alive != self._told:
+                self._told = self._polls.alive
+                await self._owner.call(lambda guard: guard.polls(self._told))
         except (GuardUnavailable, CommandRefused) as why:
             self._lost(str(why))
             return
@@ -132,6 +144,25 @@ class Agent:
                 self._task.cancel()
         elif self._due(status) and now >= self._not_before:
             self._start(status)
+
+    async def _same_set(self) -> None:
+        """The guard that just answered says which epoch is in force; one that is behind by one is given ours."""
+        try:
+            theirs = sets.load(await self._owner.call(GuardClient.set_document))
+            if theirs.set_id == self._members.set_id and theirs.epoch > self._members.epoch:
+                await self._adopt(theirs)
+            elif theirs.epoch < self._members.epoch:
+                await self._owner.call(lambda guard: guard.install_set(self._members.document))
+        except CommandRefused as why:
+            if why.status != CommandStatus.BAD_OPCODE:  # a guard without the opcode has the set it was built with
+                raise
+
+    async def _adopt(self, members: sets.ValidatorSet) -> None:
+        """The next epoch: other members, other pins.  What still runs for the old ones ends."""
+        await self._close()
+        self._task = self._round = None
+        self._connect(members)
+        self._say(f"set epoch {members.epoch} is in force: {members.m} of {members.n}")
 
     def _lost(self, why: str) -> None:
         if self._status is not None or why != self._error:

@@ -76,7 +76,7 @@ class Round:
         self.votes = [Vote(p.member.index) for p in peers]
         self.serial, self.lease, self.latency_ms, self.error = 0, b"", 0.0, ""
         self.document = b""  # of the next epoch, once the guard took it
-        self._limits: list[bytes] = []
+        self._limits: list[Refused] = []
         self._over = asyncio.Event()
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -97,9 +97,8 @@ class Round:
             self._hopeless()
         over.cancel()
         self._end()
-        if not self.lease and not self.document:
-            for token in self._limits:  # only now: one member alone must not shorten what the others grant
-                await self._owner.put(token)
+        if self._limits and not self.lease and not self.document:  # only now: one member alone must not shorten what others grant
+            await self._owner.put(min(self._limits, key=lambda r: r.data[1]).token)
         return bool(self.lease)
 
     @property
@@ -184,8 +183,8 @@ class Round:
             self._note(vote, "denied", text)
             await self._owner.put(refusal.token)
             return False
-        if refusal.code == Refusal.LIMITS:
-            self._limits.append(refusal.token)
+        if refusal.code == Refusal.LIMITS and isinstance(refusal.data, dict) and type(refusal.data.get(1)) is int:
+            self._limits.append(refusal)
         if refusal.code == Refusal.EPOCH and isinstance(refusal.data, bytes) and not self.document:
             await self._next_epoch(refusal.data)
         self._note(vote, "waits for a person" if refusal.code == Refusal.PENDING_HUMAN else "later", text)
