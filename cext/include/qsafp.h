@@ -189,6 +189,7 @@ typedef struct {
     uint16_t denied, spent;                     /* bit per validator index */
     uint32_t generation; uint64_t t0_ns; qsafp_claims_t claims;
     size_t payload_len, request_len;
+    uint8_t random[32];                                       /* nonce, lease id */
     uint8_t request_hash[32];                                 /* SHA-256 of the request's payload: refusals name it */
     uint8_t payload[QSAFP_PAYLOAD_MAX];                       /* lease payload: what validators sign */
     uint8_t request[QSAFP_REQUEST_MAX];                       /* COSE_Sign1 by the device */

@@ -30,10 +30,7 @@ static inline void store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __A
 static inline uint32_t add32(uint32_t *p, uint32_t v) { return __atomic_add_fetch(p, v, __ATOMIC_SEQ_CST); }
 static inline uint32_t or32(uint32_t *p, uint32_t v) { return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST); }
 static inline uint32_t swap32(uint32_t *p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
-static inline bool cas32(uint32_t *p, uint32_t expect, uint32_t v)
-{
-    return __atomic_compare_exchange_n(p, &expect, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-}
+bool cas32(uint32_t *p, uint32_t expect, uint32_t v); /* port.c: a loop on 32-bit processors */
 #else /* PORTABILITY: ARMv6-M has no exclusive access; there the tick runs in the service loop, never beside it */
 static inline uint32_t load32(const uint32_t *p) { return *(const volatile uint32_t *)p; }
 static inline void store32(uint32_t *p, uint32_t v) { *(volatile uint32_t *)p = v; }
@@ -64,6 +61,10 @@ void port_lock(const qsafp_t *q);
 void port_unlock(const qsafp_t *q);
 void port_kick(const qsafp_t *q);
 uint64_t port_now(const qsafp_t *q);
+/* The deadline thread publishes whether a request is pending: it changes under the lock. */
+void set_pending(qsafp_t *q, bool active);
+/* The token's hash, and the token under it in the evidence store. */
+QSAFP_MUST_USE int keep_evidence(qsafp_t *q, const uint8_t *token, size_t len, uint8_t hash[32]);
 /* Log and state durable, in this order. */
 QSAFP_MUST_USE int sync_and_save(qsafp_t *q);
 
@@ -86,6 +87,8 @@ QSAFP_MUST_USE int state_save(qsafp_t *q);
 QSAFP_MUST_USE int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidence[32], int index);
 /* request.c */
 bool pending_live(const qsafp_t *q);
+/* A request that too many refused is given up: people who release it later need not wait for its end. */
+bool votes_left(const qsafp_t *q);
 /* verify.c: a signature by the validator with this index, as cose_verify. */
 QSAFP_MUST_USE int vote_verify(qsafp_t *q, qsafp_tbs_t *what, const qsafp_cose_sig *s, int index);
 /* failsafe.c: the latched record for envelopes; what the service thread records, bits of UNTOLD_; and true if people must consent

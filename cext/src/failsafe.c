@@ -110,10 +110,8 @@ int qsafp_service(qsafp_t *q)
     uint32_t untold = swap32(&q->untold, 0);
     int err = 0;
     if (untold & UNTOLD_FAILSAFE) {
-        port_lock(q);
-        q->pending.active = false;
+        set_pending(q, false);
         q->leased = false;
-        port_unlock(q);
         err = tell_failsafe(q);
         if (err)
             (void)or32(&q->untold, UNTOLD_FAILSAFE); /* told again at the next call; the gate stays closed */

@@ -84,16 +84,11 @@ int qsafp_create(qsafp_t *q)
     return err ? err : sync_and_save(q);
 }
 
-static int restore_latch(qsafp_t *q)
+static void restore_latch(qsafp_t *q)
 {
     q->latch = q->st.latch;
     q->generation = q->st.generation;
-    if (!q->latch)
-        return 0;
-    q->untold = 0;
-    if (keep_latched(q)) /* pruned since: a fresh record stands for it */
-        q->untold = UNTOLD_FAILSAFE;
-    return 0;
+    q->untold = q->latch && keep_latched(q) ? UNTOLD_FAILSAFE : 0; /* pruned since: a fresh record stands for it */
 }
 
 int qsafp_init(qsafp_t *q)
@@ -119,7 +114,7 @@ int qsafp_init(qsafp_t *q)
     q->log.boot = q->st.boot;
     err = state_save(q); /* SAFETY: I6 the boot counter is durable before the first nonce */
     if (!err)
-        err = restore_latch(q);
+        restore_latch(q);
     page_init(q);
     (void)q->port->set_lease_valid(q->ctx, 0);
     (void)q->port->set_failsafe(q->ctx, q->latch != 0);

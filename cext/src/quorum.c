@@ -33,8 +33,7 @@ static int forged(qsafp_t *q, int index)
 
 static void too_few_left(qsafp_t *q)
 {
-    unsigned gone = bit_count((unsigned)(q->pending.spent | q->pending.denied));
-    if (q->pending.active && q->pending.forged && q->set.n - gone < q->set.m)
+    if (q->pending.active && q->pending.forged && !votes_left(q))
         qsafp_trip(q, QSAFP_REASON_INVALID_SIGNATURES);
 }
 
@@ -129,8 +128,7 @@ static void adopt(qsafp_t *q, const uint8_t *token, size_t len)
 static int record_lease(qsafp_t *q, const uint8_t *token, size_t len, bool renewal, bool released)
 {
     uint8_t hash[32];
-    qsafp_sha256(hash, token, len);
-    int err = q->port->evidence_put(q->ctx, hash, token, len);
+    int err = keep_evidence(q, token, len, hash);
     if (!err && released)
         err = note(q, QSAFP_EVENT_FAILSAFE_RELEASED, q->st.latch, hash, 0);
     if (!err)
@@ -139,9 +137,7 @@ static int record_lease(qsafp_t *q, const uint8_t *token, size_t len, bool renew
         q->st.latch = 0;
         err = state_save(q);
     }
-    port_lock(q);
-    q->pending.active = false;
-    port_unlock(q);
+    set_pending(q, false);
     if (err)
         qsafp_trip(q, QSAFP_REASON_LOG_FULL);
     return err;
@@ -243,8 +239,7 @@ static int record_denial(qsafp_t *q, int index, const answer_t *a, qsafp_bytes t
 {
     bool deny = a->class == QSAFP_REFUSAL_CLASS_DENY;
     uint8_t hash[32];
-    qsafp_sha256(hash, token.p, token.len);
-    bool kept = q->port->evidence_put(q->ctx, hash, token.p, token.len) == 0; /* a denial counts even where its evidence cannot be kept */
+    bool kept = keep_evidence(q, token.p, token.len, hash) == 0; /* a denial counts even where its evidence cannot be kept */
     return note(q, deny ? QSAFP_EVENT_LEASE_DENIED : QSAFP_EVENT_VALIDATOR_RESPONSE, a->code, kept ? hash : 0, index);
 }
 

@@ -10,8 +10,7 @@ bool pending_live(const qsafp_t *q)
     return q->pending.active && port_now(q) - q->pending.t0_ns < ns_of(q->pending.claims.duration_ms) / 2;
 }
 
-/* A request that too many refused is given up: people who release it later need not wait for its end. */
-static bool votes_left(const qsafp_t *q)
+bool votes_left(const qsafp_t *q)
 {
     return q->set.n - bit_count((unsigned)(q->pending.spent | q->pending.denied)) >= q->set.m;
 }
@@ -33,7 +32,8 @@ static int draw(qsafp_t *q, uint64_t serial, uint8_t out[32])
 static const struct { uint16_t to, from, size; } MOVES[] = {
     MOVE(ueid, cfg.ueid), MOVE(model, cfg.model), MOVE(policy_ms, cfg.policy_ms), MOVE(level, cfg.level), MOVE(duration_ms, cfg.duration_ms),
     MOVE(set_id, set.set_id), MOVE(epoch, set.epoch), MOVE(lab, set.lab), MOVE(failsafe_seq, st.latch_seq), MOVE(failsafe_hash, st.latch_hash),
-    MOVE(log_id, log.log_id),
+    MOVE(log_id, log.log_id), {offsetof(qsafp_t, pending.claims.nonce), offsetof(qsafp_t, pending.random), 16},
+    {offsetof(qsafp_t, pending.claims.lease_id), offsetof(qsafp_t, pending.random) + 16, 16},
 };
 
 static void claim_static(qsafp_t *q)
@@ -52,8 +52,7 @@ static int claim_log(qsafp_t *q, qsafp_pending_t *p)
 {
     qsafp_record_t r;
     record_new(&r, QSAFP_EVENT_VALIDATOR_QUERY, 0);
-    memcpy(r.data, p->claims.nonce, 16);
-    memcpy(r.data + 16, p->claims.lease_id, 16);
+    memcpy(r.data, p->random, sizeof p->random);
     int err = qsafp_note(q, &r);
     if (!err)
         err = qsafp_audit_tree(&q->log);
@@ -120,15 +119,12 @@ static int sign_request(qsafp_t *q, qsafp_pending_t *p)
 
 static int build(qsafp_t *q, qsafp_pending_t *p)
 {
-    uint8_t random[32];
     p->generation = load32(&q->generation);
     p->t0_ns = port_now(q); /* SAFETY: I7 before the nonce */
     p->claims.serial = q->st.serial + 1;
-    int err = draw(q, p->claims.serial, random);
+    int err = draw(q, p->claims.serial, p->random);
     if (err)
         return err;
-    memcpy(p->claims.nonce, random, 16);
-    memcpy(p->claims.lease_id, random + 16, 16);
     claim_static(q);
     err = claim_log(q, p);
     if (!err)
@@ -154,9 +150,7 @@ int qsafp_begin(qsafp_t *q)
     err = sync_and_save(q); /* SAFETY: I6 serial and head are durable before the request leaves */
     if (err)
         return err;
-    port_lock(q);
-    p->active = true;
-    port_unlock(q);
+    set_pending(q, true);
     (void)q->port->toggle_validator_req(q->ctx);
     return 0;
 }
@@ -200,7 +194,9 @@ int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *l
         old = lt->size;
     if (old > p->tree.size)
         return QSAFP_E_RANGE;
-    qsafp_range_t range = {.from = (uint32_t)old, .to = p->tree.size};
+    qsafp_range_t range;
+    range.from = (uint32_t)old;
+    range.to = p->tree.size;
     int err = qsafp_tree_range(&range, leaf_of, &q->log);
     if (err)
         return err;
