@@ -26,7 +26,7 @@ from .shim import build
 from .stage import Failed, Stage, check
 from .votes import lease_of, payload_of, refused
 
-__all__ = ["power_cut"]
+__all__ = ["Disk", "Entry", "Told", "cuts", "power_cut"]
 
 ENTRY = struct.Struct("<IIq24s")
 WRITE, CUT, SYNC_BEGIN, SYNC_END, TELL = range(1, 6)
