@@ -137,7 +137,6 @@ typedef struct {
     uint8_t model[32], evidence[32], data[96], hash[32], seal[16];
 } qsafp_record_t;
 #define QSAFP_RECORD_MAGIC 0x31524151u        /* "QAR1" */
-void qsafp_record_encode(const qsafp_record_t *r, uint8_t out[256]);
 QSAFP_MUST_USE int qsafp_record_decode(qsafp_record_t *r, const uint8_t in[256]);          /* magic, event, flags, padding; not the chain */
 void qsafp_record_hash(uint8_t out[32], const uint8_t prev[32], const uint8_t rec[256]);
 

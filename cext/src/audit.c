@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "record.h"
+#include "shape.h"
 
 static uint32_t slot_of(const qsafp_audit_t *a, uint32_t seq)
 {
@@ -107,14 +108,6 @@ int qsafp_audit_tree(qsafp_audit_t *a)
     return 0;
 }
 
-static bool blank(const uint8_t rec[256])
-{
-    for (unsigned i = 0; i < QSAFP_RECORD_BYTES; i++)
-        if (rec[i] != 0xFF)
-            return false;
-    return true;
-}
-
 int qsafp_audit_create(qsafp_audit_t *a)
 {
     uint8_t rec[QSAFP_RECORD_BYTES];
@@ -123,7 +116,7 @@ int qsafp_audit_create(qsafp_audit_t *a)
         return QSAFP_E_ARGUMENT;
     for (uint32_t s = 0; s < a->slots; s++) {
         int err = read_slot(a, s, rec);
-        if (err || !blank(rec))
+        if (err || !all_bytes(rec, sizeof rec, 0xFF))
             return err ? err : QSAFP_E_BUSY;
     }
     a->first = a->next = 0;
@@ -152,7 +145,7 @@ static int look(const qsafp_audit_t *a, uint32_t slot, uint32_t *seq)
     *seq = (uint32_t)r.seq;
     if (!record_check(&r) && slot_of(a, *seq) == slot)
         return SLOT_RECORD;
-    return blank((const uint8_t *)&r) ? SLOT_BLANK : SLOT_RUBBISH;
+    return all_bytes(&r, sizeof r, 0xFF) ? SLOT_BLANK : SLOT_RUBBISH;
 }
 
 /* The tail, and from there back as far as the records go on. */
@@ -238,13 +231,12 @@ static int erase_leftovers(const qsafp_audit_t *a)
 /* Record 0 is on hand: its hash is the log id, and must be the one this device was enrolled with. */
 static int read_id(qsafp_audit_t *a, uint32_t *bad)
 {
-    static const uint8_t none[32];
     uint8_t rec[QSAFP_RECORD_BYTES];
     int err = qsafp_audit_read(a, 0, rec);
     if (err)
         return err;
     *bad = 0;
-    if (memcmp(a->log_id, none, 32) != 0 && !qsafp_equal(a->log_id, rec + 208, 32))
+    if (!all_bytes(a->log_id, 32, 0) && !qsafp_equal(a->log_id, rec + 208, 32))
         return QSAFP_E_WRONG_DEVICE;
     memcpy(a->log_id, rec + 208, 32);
     return 0;

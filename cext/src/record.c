@@ -3,12 +3,7 @@
 #include <string.h>
 
 #include "record.h"
-
-void qsafp_record_encode(const qsafp_record_t *r, uint8_t out[256])
-{
-    memcpy(out, r, QSAFP_RECORD_BYTES);
-    memcpy(out, "QAR1", 4);
-}
+#include "shape.h"
 
 void record_new(qsafp_record_t *r, qsafp_event_t event, uint32_t reason)
 {
@@ -19,12 +14,11 @@ void record_new(qsafp_record_t *r, qsafp_event_t event, uint32_t reason)
 
 int record_check(const qsafp_record_t *r)
 {
-    static const uint8_t none[16];
     bool seal_due = record_sealed((uint32_t)r->seq);
     unsigned flags = r->flags & (unsigned)~(RECORD_EVIDENCE | RECORD_REPORTED);
     unsigned expected = (r->wall_ms ? RECORD_WALL : 0u) | (seal_due ? RECORD_SEALED : 0u);
     bool event_ok = r->event >= QSAFP_EVENT_LEASE_ISSUED && r->event <= QSAFP_EVENT_CONTAINMENT;
-    bool seal_ok = seal_due || memcmp(r->seal, none, 16) == 0;
+    bool seal_ok = seal_due || all_bytes(r->seal, 16, 0);
     return r->magic == QSAFP_RECORD_MAGIC && r->seq < QSAFP_SEQ_MAX && event_ok && flags == expected && seal_ok ? 0 : QSAFP_E_MALFORMED;
 }
 

@@ -67,8 +67,7 @@ static unsigned get_validator(qsafp_cbor_r *r, qsafp_validator_t *v, unsigned in
 
 static bool same_kid(const uint8_t a[8], const uint8_t b[8])
 {
-    static const uint8_t none[8];
-    return memcmp(a, b, 8) == 0 && memcmp(a, none, 8) != 0;
+    return memcmp(a, b, 8) == 0 && !all_bytes(a, 8, 0);
 }
 
 static bool same_member(const qsafp_validator_t *a, const qsafp_validator_t *b)

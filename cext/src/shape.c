@@ -12,6 +12,14 @@ unsigned bit_count(uint32_t v)
     return n;
 }
 
+bool all_bytes(const void *p, size_t n, uint8_t are)
+{
+    const uint8_t *b = p;
+    while (n && *b++ == are)
+        n--;
+    return n == 0;
+}
+
 void shape_want(qsafp_cbor_r *r, bool ok)
 {
     if (!ok && !r->err)

@@ -499,7 +499,7 @@ static void the_log_verifies_and_names_a_flipped_byte(void)
         qsafp_record_t d;
         CHECK(qsafp_tree_root(&t, root) == 0 && !memcmp(root, roots.p + 32 * i, 32));
         CHECK(qsafp_record_decode(&d, r) == 0 && d.seq == i);
-        qsafp_record_encode(&d, rec);
+        memcpy(rec, &d, sizeof d);
         CHECK(memcmp(rec, r, 256) == 0);
         if (i % 16 == 15) {
             qsafp_seal(mark, key, r + 208);

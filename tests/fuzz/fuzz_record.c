@@ -85,7 +85,7 @@ static void raw(const uint8_t *p, size_t n)
     if (!count)
         return;
     if (qsafp_record_decode(&r, p) == 0) {
-        qsafp_record_encode(&r, out);
+        memcpy(out, &r, sizeof r);
         WANT(!memcmp(out, p, 256) && r.event && r.magic == QSAFP_RECORD_MAGIC);
     }
     int err = qsafp_audit_verify(p, count, prev, &bad);
