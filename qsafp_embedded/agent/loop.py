@@ -18,12 +18,13 @@ from .._tables import Status as LeaseStatus
 from ..client import CommandRefused, GuardClient, Status
 from ..errors import ConfigError, FormatError, GuardUnavailable
 from ..journal import say
+from ..notify import notify, watchdog_s
+from ..tls import client_context
 from . import metrics
 from .config import Config
 from .control import Control
-from .notify import notify, watchdog_s
 from .owner import GuardOwner
-from .peer import Peer, client_context
+from .peer import Peer
 from .polls import Polls
 from .round import Round, Vote, pause_s
 

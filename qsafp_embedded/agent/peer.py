@@ -6,18 +6,15 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from .. import keys, sets
-from .._core import sha256
-from ..errors import ConfigError, QsafpError
+from .. import sets
+from ..errors import QsafpError
+from ..tls import spki_of_certificate
 
-__all__ = ["Peer", "PeerError", "client_context"]
+__all__ = ["Peer", "PeerError"]
 
 ANSWER_MAX = 64 * 1024
 POLL_S = 40.0
@@ -27,23 +24,6 @@ CBOR = {"Content-Type": "application/cbor"}
 
 class PeerError(QsafpError, ConnectionError):
     """A validator that did not answer as it should; the text is for people."""
-
-
-def client_context(key: keys.Ed25519Key, certificate: Path) -> ssl.SSLContext:
-    """Return a TLS 1.3 context with the relay's identity; names and dates of servers are not looked at, pins are."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    fd = os.memfd_create("tls-key", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        context.load_cert_chain(certificate, f"/proc/self/fd/{fd}")
-    except (OSError, ssl.SSLError) as why:
-        raise ConfigError(f"{certificate}: no certificate of the relay key: {why}") from why
-    finally:
-        os.close(fd)
-    return context
 
 
 class _Pins(aiohttp.Fingerprint):
@@ -65,8 +45,7 @@ class _Pins(aiohttp.Fingerprint):
 
 def _spki(der: bytes) -> bytes:
     try:
-        public = x509.load_der_x509_certificate(der).public_key()
-        return bytes(sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))
+        return spki_of_certificate(der)
     except ValueError:
         return bytes(32)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from .. import keys, sets
 from .._core import sha256
 from ..errors import ConfigError, QsafpError
-from ..validator.tls import make_certificate, spki_of_key
+from ..tls import make_certificate, spki_of_key
 from .common import Commands, Home, command, emit, folders
 from .templates import SYSTEM, Folders, agent_toml, device_toml, guard_toml, validator_toml
 

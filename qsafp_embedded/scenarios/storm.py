@@ -8,7 +8,8 @@ import time
 
 from .. import cose, keys
 from .._core import cbor_loads
-from ..agent.peer import Peer, client_context
+from ..agent.peer import Peer
+from ..tls import client_context
 from .device import Device
 from .registry import Figures, scenario
 from .stage import Stage, check

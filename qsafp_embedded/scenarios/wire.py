@@ -11,8 +11,8 @@ from typing import Any
 from .. import cose, keys
 from .._core import cbor_dumps, cbor_loads, claims_decode, claims_encode
 from .._tables import Refusal
-from ..agent.peer import client_context
 from ..keyfile import read_secret
+from ..tls import client_context
 from .stage import Stage, check
 
 __all__ = ["answer_of", "ask", "counts", "envelope_of", "last_lease", "refusal_code", "signed_request"]

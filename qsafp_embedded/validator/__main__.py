@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import signal
 import ssl
@@ -14,13 +15,14 @@ from pathlib import Path
 
 from .. import keys, sets
 from ..errors import ConfigError, FormatError, QsafpError
+from ..notify import notify, watchdog_s
+from ..tls import server_context, spki_of_key, trust
 from . import config as configuration
 from .admin import serve_admin
 from .config import Config
 from .http import Face, serve
 from .service import Identity, Service
 from .store import Store
-from .tls import server_context, spki_of_key, trust
 
 __all__ = ["identity_of", "load_set", "main", "run"]
 
@@ -101,7 +103,15 @@ async def run(path: Path, *, face: Callable[[Service], Face] = Face) -> None:
         gc.freeze()
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"validator {config.index} listening on https://{host}:{port}{' LAB' if members.lab else ''}", flush=True)
-        await stop.wait()
+        notify("READY=1")
+        beat = watchdog_s()
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(beat or None):
+                    await stop.wait()
+            if beat:
+                notify("WATCHDOG=1")
+        notify("STOPPING=1")
         service.close()
         await admin.cleanup()
         await runner.cleanup()

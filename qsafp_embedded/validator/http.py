@@ -13,9 +13,9 @@ from urllib.parse import parse_qs
 from aiohttp import StreamReader, http, web
 
 from ..errors import FormatError, StoreError
+from ..tls import key_of_certificate
 from . import messages, pages
 from .service import NotKnown, Service
-from .tls import key_of_certificate
 
 __all__ = ["BODY_MAX", "Face", "serve"]
 

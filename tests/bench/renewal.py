@@ -23,11 +23,12 @@ from qsafp_embedded import keys
 from qsafp_embedded.agent import config as configuration
 from qsafp_embedded.agent.loop import load_set
 from qsafp_embedded.agent.owner import GuardOwner
-from qsafp_embedded.agent.peer import Peer, client_context
+from qsafp_embedded.agent.peer import Peer
 from qsafp_embedded.agent.round import Round
 from qsafp_embedded.cli.common import Home as CliHome
 from qsafp_embedded.cli.common import ask_agent
 from qsafp_embedded.errors import QsafpError
+from qsafp_embedded.tls import client_context
 from qsafp_embedded.validator import admin_client
 
 KEYS = ("renewal.p50_ms", "renewal.p99_ms", "renewal.cold_ms", "revocation.operator_to_gate_ms")

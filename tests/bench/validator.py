@@ -25,7 +25,7 @@ sys.path.append(str(ROOT / "tests" / "python"))
 from validator_kit import Device, Quorum, install, quorum
 
 from qsafp_embedded import keys
-from qsafp_embedded.validator.tls import load_identity, make_certificate
+from qsafp_embedded.tls import load_identity, make_certificate
 
 KEYS = ("validator.renewals_per_s", "validator.renewals_100k_ratio")
 CONNECTIONS = 64

@@ -18,12 +18,12 @@ from qsafp_embedded.agent.owner import GuardOwner
 from qsafp_embedded.cli.init import Plan, make
 from qsafp_embedded.client import GuardClient, Status
 from qsafp_embedded.errors import GuardUnavailable
+from qsafp_embedded.tls import server_context
 from qsafp_embedded.validator import config as configuration
 from qsafp_embedded.validator.__main__ import identity_of
 from qsafp_embedded.validator.http import Face, serve
 from qsafp_embedded.validator.service import Service
 from qsafp_embedded.validator.store import Store
-from qsafp_embedded.validator.tls import server_context
 
 SECONDS = 30.0  # the longest wait for anything; a machine under load needs a small part of it
 

@@ -21,10 +21,10 @@ from qsafp_embedded import keys
 from qsafp_embedded._core import cbor_dumps
 from qsafp_embedded.agent import config as agent_config
 from qsafp_embedded.agent.owner import GuardOwner
-from qsafp_embedded.agent.peer import Peer, PeerError, client_context
+from qsafp_embedded.agent.peer import Peer, PeerError
 from qsafp_embedded.agent.polls import Polls
 from qsafp_embedded.client import GuardClient
-from qsafp_embedded.validator.tls import make_certificate, server_context
+from qsafp_embedded.tls import client_context, make_certificate, server_context
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
 TEN_MB = 10 * 1024 * 1024

@@ -20,8 +20,8 @@ from validator_kit import Device, install, quorum
 from validator_live import client, new_key
 
 from qsafp_embedded import keys
+from qsafp_embedded.tls import make_certificate, spki_of_key
 from qsafp_embedded.validator import admin_client
-from qsafp_embedded.validator.tls import make_certificate, spki_of_key
 
 
 def line(stream: int, seconds: float = 20.0) -> str:

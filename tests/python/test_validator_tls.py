@@ -13,8 +13,8 @@ import pytest
 from validator_kit import quorum
 from validator_live import client, live, new_key
 
+from qsafp_embedded import tls
 from qsafp_embedded.errors import ConfigError
-from qsafp_embedded.validator import tls
 
 
 async def get(url: str, context: ssl.SSLContext) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 from qsafp_embedded import cose, keys, sets
 from qsafp_embedded._core import Tree, cbor_dumps, claims_encode, sha256, tree_leaf
 from qsafp_embedded._tables import Event, Reason
+from qsafp_embedded.tls import make_certificate, spki_of_key
 from qsafp_embedded.validator.config import Device as Registered
-from qsafp_embedded.validator.tls import make_certificate, spki_of_key
 
 MODEL = bytes(range(32))
 BEFORE = b"before".ljust(32, b"\0")  # the hash before a fail-safe record

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from qsafp_embedded._core import cbor_loads
 from validator_kit import Device, Quorum, install
 
 from qsafp_embedded import cose, keys
+from qsafp_embedded._core import cbor_loads
 from qsafp_embedded._tables import Refusal
+from qsafp_embedded.tls import load_identity, make_certificate, server_context
 from qsafp_embedded.validator import config as configuration
 from qsafp_embedded.validator.__main__ import identity_of, load_set
 from qsafp_embedded.validator.admin import serve_admin
 from qsafp_embedded.validator.http import Face, serve
 from qsafp_embedded.validator.service import Service
 from qsafp_embedded.validator.store import Store
-from qsafp_embedded.validator.tls import load_identity, make_certificate, server_context
 
 NOW = 2_000_000_000
 

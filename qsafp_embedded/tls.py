@@ -14,12 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from .. import keys
-from .._core import sha256
-from ..errors import ConfigError
+from . import keys
+from ._core import sha256
+from .errors import ConfigError
 
 __all__ = [
     "NO_CHECK_TIME",
+    "client_context",
     "key_of_certificate",
     "load_identity",
     "make_certificate",
@@ -91,6 +92,16 @@ def server_context(key: keys.Ed25519Key, certificate: Path, *, trusted: Iterable
     context.verify_flags |= NO_CHECK_TIME
     load_identity(context, key, certificate)
     trust(context, trusted)
+    return context
+
+
+def client_context(key: keys.Ed25519Key, certificate: Path) -> ssl.SSLContext:
+    """Return a TLS 1.3 client context with an identity; names and dates of servers are not looked at, the caller checks pins."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    load_identity(context, key, certificate)
     return context
 
 
