@@ -43,6 +43,7 @@ static bench_t *running(uint8_t lease_hash[32])
     CHECK(qsafp_begin(&b->q) == 0);
     memcpy(lease_hash, b->q.pending.request_hash, 32);
     CHECK(put(b, lease_of(&b->q, FIRST, M, 0, token)) == 0);
+    b->d.now_ns += S / 2;
     (void)qsafp_tick(&b->q);
     CHECK(qsafp_begin(&b->q) == 0 && open_now(b) && memcmp(lease_hash, b->q.pending.request_hash, 32) != 0);
     return b;
@@ -132,6 +133,58 @@ static void a_denial_is_recorded_once_with_its_evidence_and_signer(void)
     CHECK(put(b, refuse(&b->q, 1, &f)) == 0);
     r = last_record(b, 0);
     CHECK(r.event == QSAFP_EVENT_LEASE_DENIED && !(r.flags & 4) && r.evidence[0] == 0 && b->q.lease_denied == (1 << 3 | 1 << 1));
+    free(b);
+}
+
+static void a_repeated_denial_adds_nothing_to_the_log(void)
+{
+    static const int who[] = {0, 5};
+    uint8_t hash[32];
+    for (size_t k = 0; k < 2; k++)
+        for (int of_lease = 0; of_lease < 2; of_lease++) {
+            bench_t *b = running(hash);
+            refusal_t f = {.class = QSAFP_REFUSAL_CLASS_DENY, .code = 1};
+            memcpy(f.hash, of_lease ? hash : b->q.pending.request_hash, 32);
+            uint64_t next = b->q.log.next;
+            for (int n = 0; n < 3; n++)
+                CHECK(put(b, refuse(&b->q, who[k], &f)) == 0 && b->q.log.next == next + 1);
+            CHECK(put(b, revocation_of(&b->q, who[k], 1, token)) == 0 && b->q.log.next == next + (of_lease ? 1 : 2)); /* it names the lease */
+            free(b);
+        }
+}
+
+/* Whatever byte of it is changed, cut or added, and even if it is signed as it stands, it is refused by name and counts for nothing. */
+static void spoiled_answers_are_refused(void)
+{
+    uint8_t hash[32];
+    bench_t *b = running(hash);
+    refusal_t f = {.class = QSAFP_REFUSAL_CLASS_DENY, .code = 1};
+    memcpy(f.hash, hash, 32);
+    for (int revocation = 0; revocation < 2; revocation++) {
+        size_t len = revocation ? revocation_of(&b->q, 0, 1, token) : refuse(&b->q, 0, &f), taken = 0;
+        for (size_t i = 0; i < len; i++) {
+            token[i] ^= 0x10;
+            taken += put(b, len) == 0;
+            token[i] ^= 0x10;
+        }
+        for (size_t n = 0; n < len; n++)
+            taken += put(b, n) == 0;
+        token[len] = 0;
+        CHECK(taken == 0 && put(b, len + 1) == QSAFP_E_TRAILING && b->q.lease_denied == 0);
+        b->q.pending.spent = 0, b->q.pending.forged = false; /* the flips that were forgeries */
+        qsafp_cose_sig s;
+        CHECK(qsafp_sign1_parse(&s, token, len) == 0);
+        for (size_t n = 0; n <= s.payload.len + 1; n++) { /* signed, but cut or one byte too long */
+            uint8_t body[256] = {0};
+            memcpy(body, s.payload.p, s.payload.len);
+            toy_t t = {revocation ? "qsafp/1/revocation" : "qsafp/1/refusal", true, body, n};
+            static uint8_t out[QSAFP_RESPONSE_MAX];
+            int err = qsafp_put(&b->q, out, sign1_of(&b->q, 4, &t, out));
+            CHECK(n == s.payload.len ? err == 0 : err == QSAFP_E_MALFORMED);
+        }
+        CHECK(b->q.lease_denied == 1 << 4 && !b->q.latch);
+        b->q.lease_denied = 0;
+    }
     free(b);
 }
 
@@ -251,7 +304,7 @@ static void an_answer_makes_expiry_an_expiry_and_a_new_lease_forgets_it(void)
             CHECK(put(b, lease_of(&b->q, FIRST, M, 0, token)) == 0); /* after it silence */
         b->d.now_ns += 66 * S;
         (void)qsafp_tick(&b->q);
-        CHECK(b->q.latch == (answered == 1 ? QSAFP_REASON_LEASE_EXPIRED : QSAFP_REASON_NETWORK_TIMEOUT));
+        CHECK(b->d.now_ns >= 166 * S && b->q.latch == (answered == 1 ? QSAFP_REASON_LEASE_EXPIRED : QSAFP_REASON_NETWORK_TIMEOUT));
         free(b);
     }
 }
@@ -263,6 +316,7 @@ static void I5_a_release_answers_exactly_the_latch_on_record(void)
         bench_t *b = fresh();
         CHECK(obtain(b) == 0);
         qsafp_trip(&b->q, QSAFP_REASON_BUS);
+        b->d.now_ns += S;
         CHECK(qsafp_service(&b->q) == 0 && qsafp_begin(&b->q) == 0 && b->q.pending.claims.has_failsafe);
         uint64_t end = b->q.lease_end_ns;
         bool leased = b->q.leased;
@@ -287,6 +341,18 @@ static void I5_a_release_answers_exactly_the_latch_on_record(void)
             CHECK(b->q.st.latch == 0 && b->q.latch == 0 && last_record(b, 1).event == QSAFP_EVENT_FAILSAFE_RELEASED && last_record(b, 1).reason == QSAFP_REASON_BUS);
         free(b);
     }
+}
+
+static void a_lease_that_a_stop_ended_is_nobodys_to_deny_or_renew(void)
+{
+    uint8_t hash[32];
+    bench_t *b = running(hash);
+    CHECK(put(b, lease_of(&b->q, FIRST, M, 0, token)) == 0 && b->q.renewals == 1);
+    qsafp_trip(&b->q, QSAFP_REASON_BUS);
+    CHECK(qsafp_service(&b->q) == 0 && !b->q.leased && !b->q.pending.active);
+    CHECK(put(b, revocation_of(&b->q, 0, 99, token)) == QSAFP_E_STALE);
+    CHECK(obtain(b) == 0 && b->q.renewals == 0 && last_record(b, 0).event == QSAFP_EVENT_LEASE_ISSUED);
+    free(b);
 }
 
 static void a_renewal_that_lost_to_a_stop_leaves_the_old_end(void)
@@ -340,8 +406,9 @@ static void I2_hybrid_votes_of_another_shape_are_refused(void)
                 qsafp_cbor_put(&w, QSAFP_CBOR_MAP, 0);
                 qsafp_cbor_put_bstr(&w, sig, sizeof sig);
             }
+        uint64_t before = b->q.log.next;
         int err = put(b, (size_t)(w.p - token));
-        CHECK(err == row[k].want && !open_now(b));
+        CHECK(err == row[k].want && !open_now(b) && b->q.log.next == before + (err == QSAFP_E_BAD_SIGNATURE ? M : 0)); /* one record a validator */
         if (err != row[k].want)
             printf("  row %zu: %d\n", k, err);
         free(b);
@@ -377,6 +444,8 @@ int main(void)
     a_denial_counts_for_the_request_it_names_and_no_other();
     denials_of_lease_and_pending_add_up_by_validator();
     a_denial_is_recorded_once_with_its_evidence_and_signer();
+    a_repeated_denial_adds_nothing_to_the_log();
+    spoiled_answers_are_refused();
     revocations_of_another_device_set_or_epoch_are_refused();
     a_revocation_denies_every_serial_up_to_its_own();
     I3_forged_refusals_spend_votes_and_then_latch();
@@ -384,6 +453,7 @@ int main(void)
     tokens_of_the_greatest_size_are_looked_at();
     an_answer_makes_expiry_an_expiry_and_a_new_lease_forgets_it();
     I5_a_release_answers_exactly_the_latch_on_record();
+    a_lease_that_a_stop_ended_is_nobodys_to_deny_or_renew();
     a_renewal_that_lost_to_a_stop_leaves_the_old_end();
     I2_hybrid_votes_of_another_shape_are_refused();
     I2_votes_of_another_suite_are_unknown();

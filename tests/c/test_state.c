@@ -192,6 +192,9 @@ static void I5_a_latch_comes_back_whole(void)
     CHECK(memcmp(b->q.failsafe_record + sizeof b->q.failsafe_record - 256, &r, 256) == 0 && record_at(b, b->q.log.next - 1).reason == QSAFP_REASON_TAMPER);
     seq = b->q.log.next;
     CHECK(qsafp_service(&b->q) == 0 && b->q.log.next == seq); /* on record already */
+    uint8_t hash[32]; /* kept with the hash before it, over the restart */
+    qsafp_record_hash(hash, b->q.failsafe_record, b->q.failsafe_record + 32);
+    CHECK(memcmp(hash, r.hash, 32) == 0);
     CHECK(qsafp_begin(&b->q) == 0 && b->q.pending.claims.has_failsafe && b->q.pending.claims.failsafe_seq == r.seq);
     CHECK(obtain(b) == 0 && open_now(b) && b->d.failsafe == 0);
     CHECK(reboot(b) == 0 && b->q.latch == 0 && b->d.failsafe == 0 && b->d.valid == 0 && b->page.armed == 2); /* released for good; generations only rise */
@@ -295,7 +298,7 @@ static void the_end_of_a_lease_is_recorded_once_and_grace_ends_to_the_nanosecond
     }
     CHECK(qsafp_service(&b->q) == 0 && b->q.log.next == next + 1 && b->d.kicks == kicks + 1);
     qsafp_record_t r = record_at(b, next);
-    CHECK(r.event == QSAFP_EVENT_LEASE_EXPIRED && r.reason == QSAFP_REASON_LEASE_EXPIRED && !(r.flags & 4));
+    CHECK(r.event == QSAFP_EVENT_LEASE_EXPIRED && r.reason == QSAFP_REASON_LEASE_EXPIRED && !(r.flags & 4) && r.data[0] == 0);
     b->d.now_ns = 165 * S - 1;
     (void)qsafp_tick(&b->q);
     CHECK(!b->q.latch && !b->d.failsafe);
@@ -374,7 +377,7 @@ static void a_lease_is_recorded_with_its_evidence(void)
         qsafp_sha256(hash, token, len);
         CHECK(qsafp_put(&b->q, token, len) == 0);
         r = record_at(b, b->q.log.next - 1);
-        CHECK(r.event == (n ? QSAFP_EVENT_LEASE_RENEWED : QSAFP_EVENT_LEASE_ISSUED) && r.reason == 0 && (r.flags & 4) && memcmp(r.evidence, hash, 32) == 0);
+        CHECK(r.event == (n ? QSAFP_EVENT_LEASE_RENEWED : QSAFP_EVENT_LEASE_ISSUED) && r.reason == 0 && r.data[0] == 0 && (r.flags & 4) && memcmp(r.evidence, hash, 32) == 0);
         CHECK(r.serial == (uint64_t)n + 1 && r.model[0] == 7 && r.boot == b->q.st.boot && r.boot_ns == b->d.now_ns && r.wall_ms == b->d.wall_ms);
         CHECK(b->q.lease_token_len == len && memcmp(b->q.lease_token, token, len) == 0 && !b->q.pending.active);
     }
