@@ -124,7 +124,7 @@ def test_metrics_are_prometheus_text(tmp_path: Path) -> None:
     assert "lease_open" not in bare
 
 
-@pytest.mark.parametrize("unit", ["qsafp-guard.service", "qsafp-agent.service"])
+@pytest.mark.parametrize("unit", ["qsafp-guard.service", "qsafp-agent.service", "qsafp-validator@.service"])
 def test_a_unit_is_notified_watched_and_hardened(unit: str) -> None:
     u = configparser.ConfigParser(strict=False, interpolation=None)
     u.optionxform = str  # type: ignore[assignment,method-assign]
@@ -132,7 +132,8 @@ def test_a_unit_is_notified_watched_and_hardened(unit: str) -> None:
     assert u["Service"]["Type"] == "notify"
     assert int(u["Service"]["WatchdogSec"]) > 0
     program = unit.removesuffix(".service").removeprefix("qsafp-")
-    assert u["Service"]["ExecStart"].endswith(f"-m qsafp_embedded.{program} --config /etc/qsafp/{program}/{program}.toml")
+    place = "/var/lib/qsafp/validator-%i/validator.toml" if "@" in unit else f"/etc/qsafp/{program}/{program}.toml"
+    assert u["Service"]["ExecStart"].endswith(f"-m qsafp_embedded.{program.rstrip('@')} --config {place}")
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed: the unit's exposure was not looked at")
     words = ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(UNITS / unit)]

@@ -7,6 +7,7 @@ import asyncio
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -86,6 +87,20 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(number: signal.Signals
         program.send_signal(number)
         assert program.wait(10) == 0
         assert not (home / "admin.sock").exists()
+
+
+def test_the_service_manager_hears_ready_watchdog_and_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        with started(install(tmp_path / "v", quorum(), 0, new_key(), [])) as program:
+            assert [manager.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+            program.terminate()
+            while manager.recv(100) != b"STOPPING=1":
+                continue
+            assert program.wait(10) == 0
 
 
 def test_kill_9_loses_no_answer(tmp_path: Path) -> None:
