@@ -59,6 +59,13 @@ int slots_save(int fd, const void *buf, uint32_t len, uint64_t *count)
     return 0;
 }
 
+/* What the older slot held is no more; it goes to the disk with the next save, which may not need it. */
+void slots_forget(int fd, uint64_t count)
+{
+    static const uint8_t none[STATE_SLOT];
+    (void)!pwrite(fd, none, sizeof none, (off_t)(~count & 1) * STATE_SLOT);
+}
+
 int file_state_load(void *ctx, void *buf, uint32_t len)
 {
     host_t *h = ctx;

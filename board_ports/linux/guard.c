@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
@@ -316,6 +317,7 @@ static void stop(host_t *h)
 int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
 {
     sigset_t mask, was;
+    (void)prctl(PR_SET_DUMPABLE, 0); /* keys in memory: no core file, no debugger of our own user */
     host_t *h = host_new(o, why, why_len);
     if (!h)
         return -1;

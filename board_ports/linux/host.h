@@ -15,7 +15,7 @@
 #include "guard.h"
 #include "lines.h"
 
-enum { CLIENTS_MAX = 64, WORKLOADS_MAX = 16, FDS_MAX = 4 };
+enum { CLIENTS_MAX = 64, WORKLOADS_MAX = 16, FDS_MAX = 4, UIDS_MAX = 32 };
 enum { SLOT = QSAFP_RECORD_BYTES, PAGE_SLOTS = QSAFP_SECTOR_SLOTS, PAGE = SLOT * PAGE_SLOTS };
 enum { LOG_QUEUE = 768, LOG_GROUP = 32 }; /* entries that wait; pages of one commit */
 
@@ -58,7 +58,6 @@ typedef struct {
     int workload;                      /* index, or -1 */
     bool waiting; uint8_t wait_tag;    /* for an order */
     int fds[FDS_MAX]; int nfds;        /* came with the frame in hand */
-    uint64_t second; unsigned in_second; /* records of this second */
     struct host *host;
     qsafp_command_t cmd;
 } client_t;
@@ -95,6 +94,8 @@ typedef struct host {
     pthread_t deadline;
     _Atomic bool stop;
     client_t *clients[CLIENTS_MAX];
+    struct { uid_t uid; unsigned used; } spent[UIDS_MAX]; /* frames that may make records, in this second; outlives connections */
+    unsigned nspent; uint64_t second;
     load_t loads[WORKLOADS_MAX];
     pthread_t service; bool serving;   /* who may look at loads */
     uint64_t closed_ns;                /* when containment began; 0 while open */
@@ -125,6 +126,7 @@ int evidence_recover(store_t *s);
 int evidence_put(void *ctx, const uint8_t hash[32], const uint8_t *bytes, size_t len);
 int slots_load(int fd, void *buf, uint32_t len, uint64_t *count);
 int slots_save(int fd, const void *buf, uint32_t len, uint64_t *count);
+void slots_forget(int fd, uint64_t count);
 int file_state_load(void *ctx, void *buf, uint32_t len);
 int file_state_save(void *ctx, const void *buf, uint32_t len);
 /* clock.c */

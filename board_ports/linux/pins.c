@@ -138,7 +138,6 @@ void pins_stop(host_t *h)
 
 static int want(host_t *h, uint32_t *p, uint32_t level)
 {
-    __atomic_store_n(&h->pins.s->heartbeat_ns, boot_ns(), __ATOMIC_SEQ_CST);
     if (__atomic_exchange_n(p, level, __ATOMIC_SEQ_CST) == level)
         return 0;
     ssize_t n = write(h->pins.wake, "", 1);
@@ -148,6 +147,7 @@ static int want(host_t *h, uint32_t *p, uint32_t level)
 int pin_lease_valid(void *ctx, int level)
 {
     host_t *h = ctx;
+    __atomic_store_n(&h->pins.s->heartbeat_ns, boot_ns(), __ATOMIC_SEQ_CST); /* only the tick vouches for the line */
     return want(h, &h->pins.s->valid, level != 0);
 }
 

@@ -140,19 +140,23 @@ static ssize_t receive(client_t *c, uint8_t *frame, size_t cap)
 /* At most ten records a second per uid, the excess refused: nobody may fill the log (docs/formats.md, Sockets). */
 static bool too_many(host_t *h, client_t *c, const uint8_t *f, size_t n)
 {
-    unsigned used = 0;
+    unsigned i = 0;
     bool drained = n == 7 && f[1] == QSAFP_OPCODE_WORKLOAD && f[4] == 1; /* at most one record for each order */
     if (c->ctl || n < 4 || f[1] == QSAFP_OPCODE_STATUS || f[1] == QSAFP_OPCODE_VERSION || drained)
         return false;
     uint64_t second = boot_ns() / 1000000000u;
-    for (int i = 0; i < CLIENTS_MAX; i++)
-        if (h->clients[i] && !h->clients[i]->ctl && h->clients[i]->uid == c->uid && h->clients[i]->second == second)
-            used += h->clients[i]->in_second;
-    if (used >= RECORDS_PER_SECOND)
+    if (h->second != second)
+        h->nspent = 0;
+    h->second = second;
+    while (i < h->nspent && h->spent[i].uid != c->uid)
+        i++;
+    if (i == UIDS_MAX)
         return true;
-    c->in_second = c->second == second ? c->in_second + 1 : 1;
-    c->second = second;
-    return false;
+    if (i == h->nspent) {
+        h->spent[h->nspent].uid = c->uid;
+        h->spent[h->nspent++].used = 0;
+    }
+    return h->spent[i].used++ >= RECORDS_PER_SECOND;
 }
 
 bool answer(client_t *c, uint8_t tag, qsafp_command_status_t status, const void *p, size_t n)

@@ -28,6 +28,7 @@ int seal_save(store_t *s, uint64_t epoch, const uint8_t key[32])
     qsafp_wipe(&st, sizeof st);
     if (err)
         return err;
+    slots_forget(s->seal_fd, s->seal_count); /* with the key before, sealed records could be made anew */
     s->seal_epoch = epoch;
     memmove(s->seal_key, key, sizeof s->seal_key);
     return 0;

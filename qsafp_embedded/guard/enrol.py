@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,19 @@ def options(config: GuardConfig) -> dict[str, Any]:
     except OSError as why:
         raise ConfigError(f"set document {config.set_path}: {why.strerror}") from why
     config.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+    for folder in (config.run_dir, config.state_dir):
+        _ours_alone(folder)
     return {**_common(config), "set": document}
+
+
+def _ours_alone(folder: Path) -> None:
+    """Refuse a folder in which others may put a socket or a file in the place of ours; raises ConfigError."""
+    if not folder.exists():
+        return  # its files are named as missing later
+    found = folder.stat()
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        owner, mode = found.st_uid, stat.S_IMODE(found.st_mode)
+        raise ConfigError(f"{folder}: others may write there (uid {owner}, mode {mode:04o}); give it to the guard's user and run: chmod go-w {folder}")
 
 
 def enrol(config: GuardConfig, *, k0: Path) -> dict[str, str]:
