@@ -78,7 +78,9 @@ def _ours_alone(folder: Path) -> None:
     found = folder.stat()
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
         owner, mode = found.st_uid, stat.S_IMODE(found.st_mode)
-        raise ConfigError(f"{folder}: others may write there (uid {owner}, mode {mode:04o}); give it to the guard's user and run: chmod go-w {folder}")
+        raise ConfigError(
+            f"{folder}: others may write there (uid {owner}, mode {mode:04o}); give it to the guard's user and run: chmod go-w {folder}"
+        )
 
 
 def enrol(config: GuardConfig, *, k0: Path) -> dict[str, str]:
