@@ -2,7 +2,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The binding: literal and thin.  Lengths are checked here, meaning is checked in C."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyTypeObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, mmap, munmap
@@ -20,6 +22,13 @@ cdef extern from *:
     static const qsafp_gate_page_t NO_PAGE; /* zeroed memory is closed */
     """
     const c.qsafp_gate_page_t NO_PAGE
+
+cdef extern from "Python.h":
+    ctypedef struct PyMethodDef:
+        pass
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef *d_method
+    object PyDescr_NewMethod(PyTypeObject *owner, PyMethodDef *method)
 
 Tag = namedtuple("Tag", ["number", "value"])
 Tag.__doc__ = "A CBOR tag: number (int) and the tagged value."
@@ -425,6 +434,8 @@ cdef class GatePage:
             return True
         return self._slow()
 
+    @cython.binding(False)  # a plain method without arguments: see `direct`
+    @cython.always_allow_keywords(False)
     def require(self):
         """Return if the gate is open; raise the LeaseRefused that says why not (HW-5)."""
         if self.counter:
@@ -459,6 +470,15 @@ cdef class GatePage:
             "serial": p.serial, "status": p.status, "phase": p.phase, "reason": p.reason, "model": take(p.model, 32),
             "lease_id": take(p.lease_id, 16), "window_ns": p.window_ns, "counter_hz": p.counter_hz, "attached": self.page != &NO_PAGE,
         }
+
+
+def direct(cls):
+    """Class decorator: give a subclass of GatePage a ``require`` of its own.
+
+    The interpreter calls a C method without detour only on objects of the very type that the method was made for.
+    """
+    cls.require = PyDescr_NewMethod(<PyTypeObject *> cls, (<PyMethodDescrObject *> GatePage.__dict__["require"]).d_method)
+    return cls
 
 
 # ---- the guard ----
@@ -504,3 +524,80 @@ def guard_run(dict options not None):
     if err:
         raise QsafpError(why.decode())
     del keep
+
+
+# ---- a log without a guard ----
+
+cdef class OwnLog:
+    """An audit log that this process keeps for itself: **self-policed**, no guard and no quorum stand behind it.
+
+    For tests, and for programs that embed the core.  One folder per log; a second opening is refused.  Not for two threads at once.
+    """
+
+    cdef c.qsafp_own_log_t *log
+
+    def __cinit__(self, path, *, bint create=False):
+        """Open the log in folder ``path``, or make it there.  Raises: QsafpError with the reason."""
+        cdef char why[256]
+        cdef bytes raw = str(path).encode()
+        cdef const char *where = raw
+        with nogil:
+            self.log = c.qsafp_own_log_open(where, create, why, sizeof(why))
+        if self.log == NULL:
+            raise QsafpError(f"self-policed log: {why.decode()}")
+
+    def __dealloc__(self):
+        if self.log != NULL:
+            c.qsafp_own_log_close(self.log)
+
+    cdef int done(self, int err) except -1:
+        if err:
+            raise QsafpError(f"self-policed log: {error_name(err)}")
+        return 0
+
+    cdef int need(self) except -1:
+        if self.log == NULL:
+            raise QsafpError("self-policed log: closed")
+        return 0
+
+    def append(self, uint16_t event, uint32_t reason=0, bytes data=None):
+        """Append one record (HW-9); it is durable after ``sync``.
+
+        Args: event, reason: numbers of the tables. data: at most 96 bytes.  Raises: QsafpError if the disk takes no more.
+        """
+        cdef uint8_t padded[96]
+        cdef const uint8_t *p = NULL
+        cdef int err
+        self.need()
+        if data is not None:
+            if len(data) > 96:
+                raise FormatError(f"event data: {len(data)} bytes, 96 fit")
+            memset(padded, 0, sizeof(padded))
+            memcpy(padded, <const uint8_t *> data, len(data))
+            p = padded
+        with nogil:
+            err = c.qsafp_own_log_append(self.log, event, reason, p)
+        if err:
+            self.done(err)
+
+    def sync(self):
+        """Return once everything appended is durable.  Raises: QsafpError."""
+        cdef int err
+        self.need()
+        with nogil:
+            err = c.qsafp_own_log_sync(self.log)
+        self.done(err)
+
+    def head(self):
+        """Number of records ever written, and the hash of the last."""
+        cdef uint8_t h[32]
+        self.need()
+        n = c.qsafp_own_log_size(self.log, h)
+        return n, take(h, 32)
+
+    def close(self):
+        """Write what waits and close; the object is of no use afterwards."""
+        log, self.log = self.log, NULL
+        if log != NULL:
+            with nogil:
+                c.qsafp_own_log_close(log)

@@ -164,3 +164,11 @@ cdef extern from "guard.h" nogil:
         uint32_t agent_uid
     int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t *log_id, char *why, size_t why_len)
     int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
+
+    ctypedef struct qsafp_own_log_t:
+        pass
+    qsafp_own_log_t *qsafp_own_log_open(const char *dir, bint create, char *why, size_t why_len)
+    int qsafp_own_log_append(qsafp_own_log_t *l, uint16_t event, uint32_t reason, const uint8_t *data)
+    int qsafp_own_log_sync(qsafp_own_log_t *l)
+    uint64_t qsafp_own_log_size(const qsafp_own_log_t *l, uint8_t *head)
+    void qsafp_own_log_close(qsafp_own_log_t *l)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from ._core import GatePage, crc16, now_ns
+from ._core import GatePage, crc16, direct, now_ns
 from ._tables import Event, Opcode, Phase, Reason, Status
 from .errors import (
     FormatError,
@@ -86,6 +86,7 @@ def run_directory(lease: str = "main", base: str | os.PathLike[str] | None = Non
     return (system if (system / lease).exists() or not user else Path(user) / "qsafp") / lease
 
 
+@direct
 class Gate(GatePage):
     """The gate of one lease: ``if gate:``, ``gate.require()``, ``with gate:``, ``@gate``.
 

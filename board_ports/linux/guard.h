@@ -25,4 +25,13 @@ int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t log_id[32], char 
 /* Serves until SIGTERM or SIGINT; then closes the gate.  0, or negative and the reason in `why`. */
 int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len);
 
+/* own.c: a log of the calling program's own, in a folder that is there; one thread at a time.  0, or the reason in `why`. */
+typedef struct qsafp_own_log qsafp_own_log_t;
+qsafp_own_log_t *qsafp_own_log_open(const char *dir, bool create, char *why, size_t why_len);
+/* data: 96 bytes or 0.  Not durable before sync; 0 or a negative core status. */
+int qsafp_own_log_append(qsafp_own_log_t *l, uint16_t event, uint32_t reason, const uint8_t data[96]);
+int qsafp_own_log_sync(qsafp_own_log_t *l);
+uint64_t qsafp_own_log_size(const qsafp_own_log_t *l, uint8_t head[32]);
+void qsafp_own_log_close(qsafp_own_log_t *l);
+
 #endif
