@@ -13,6 +13,9 @@ from frame import ROUNDS, Bench, Pinned, at, interleave, median, subject
 from frame import floors as c_floors
 from places import place
 
+from qsafp_embedded._core import OwnLog
+from qsafp_embedded._tables import Event
+
 KEYS = (
     "audit.append_ns",
     "audit.append_python_ns",
@@ -84,7 +87,29 @@ def _append(b: Bench, folder: Path) -> None:
 
 
 def _append_python(b: Bench, folder: Path) -> None:
-    b.problems["audit.append_python_ns"] = "the Python package has no call that appends in this process"
+    (folder / "python").mkdir()
+    log = OwnLog(folder / "python", create=True)
+    bursts = max(1, b.n("audit.append_python_ns") // ROUNDS // BURST)
+    _, module = c_floors()
+    event = int(Event.INFERENCE_COMPLETED)
+    burst = floors.unrolled("log.append(event)", "log", log, BURST // 100 * 100, event=event)
+    noop = floors.unrolled("log.call()", "log", module.Noop(), 50_000)
+
+    def round_() -> float:
+        ns = []
+        for _ in range(bursts):
+            ns.append(burst())
+            log.sync()
+        return median(ns)
+
+    with Pinned(0):
+        p = interleave(round_, floors.four_blocks_ns)
+        call = [noop() for _ in range(ROUNDS)]
+    log.close()
+    b.beside("audit.python_noop_call_ns", median(call), "ns", samples=call)
+    b.beside("audit.four_blocks_ns", median(p.floor), "ns", samples=p.floor)
+    n, limit = bursts * (BURST // 100 * 100) * ROUNDS, 1.6 * median(p.floor)
+    b.put("audit.append_python_ns", median(p.subject), samples=p.subject, n=n, limit=limit, ratio=p.ratio, notes=p.notes())
 
 
 def _durable(b: Bench, folder: Path) -> None:

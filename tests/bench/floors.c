@@ -216,10 +216,10 @@ static int noop_bool(PyObject *self) { (void)self; return 1; }
 static PyObject *noop_call(PyObject *self, PyObject *unused) { (void)self; (void)unused; Py_RETURN_NONE; }
 static PyMethodDef noop_methods[] = {{"call", noop_call, METH_NOARGS, 0}, {0, 0, 0, 0}};
 static PyType_Slot noop_slots[] = {{Py_nb_bool, (void *)noop_bool}, {Py_tp_methods, noop_methods}, {0, 0}};
-static PyType_Spec noop_spec = {"floors.Noop", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, noop_slots};
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "floors", 0, -1, 0, 0, 0, 0, 0};
+static PyType_Spec noop_spec = {"bench_floors.Noop", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, noop_slots};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "bench_floors", 0, -1, 0, 0, 0, 0, 0};
 
-PyMODINIT_FUNC PyInit_floors(void)
+PyMODINIT_FUNC PyInit_bench_floors(void)
 {
     PyObject *m = PyModule_Create(&module), *type = PyType_FromSpec(&noop_spec);
     if (!m || !type || PyModule_AddObject(m, "Noop", type)) {

@@ -25,11 +25,12 @@ def four_blocks_ns() -> float:
     return (time.perf_counter_ns() - start) / 4 / 16_384 * 4
 
 
-def unrolled(line: str, name: str, thing: object, n: int) -> Callable[[], float]:
-    """A function that runs ``line`` n times, 100 in a row, and returns ns for one; nothing is subtracted."""
+def unrolled(line: str, name: str, thing: object, n: int, **more: object) -> Callable[[], float]:
+    """A function that runs ``line`` n times, 100 in a row, and returns ns for one; nothing is subtracted.  more: other names in it."""
     turns, body = n // 100, "\n".join(f"        {line}" for _ in range(100))
-    text = f"def run({name}=thing):\n    t = clock()\n    for _ in range({turns}):\n{body}\n    return (clock() - t) / {turns * 100}\n"
-    space: dict[str, Any] = {"thing": thing, "clock": time.perf_counter_ns}
+    head = ", ".join([f"{name}=thing", *(f"{k}={k}" for k in more)])
+    text = f"def run({head}):\n    t = clock()\n    for _ in range({turns}):\n{body}\n    return (clock() - t) / {turns * 100}\n"
+    space: dict[str, Any] = {"thing": thing, "clock": time.perf_counter_ns, **more}
     exec(text, space)
     run: Callable[[], float] = space["run"]
     return run

@@ -213,8 +213,8 @@ def subject() -> ctypes.CDLL:
 
 def floors() -> tuple[ctypes.CDLL, Any]:
     """tests/bench/floors.c: its functions, and the Python module it makes."""
-    path = _build(OUT / "floors.so", [HERE / "floors.c"], [Path(sysconfig.get_paths()["include"])])
-    spec = importlib.util.spec_from_file_location("floors", path)
+    path = _build(OUT / "bench_floors.so", [HERE / "floors.c"], [Path(sysconfig.get_paths()["include"])])
+    spec = importlib.util.spec_from_file_location("bench_floors", path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from frame import OUT, ROOT, Bench, at, goals
+from frame import ROOT, Bench, at, goals
 
 DOC = ROOT / "docs" / "benchmarks.md"
 HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
@@ -67,10 +68,11 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def plots(b: Bench) -> None:
+def plots(b: Bench, folder: Path) -> None:
     """One picture per figure that has samples, its floor and its goal in it."""
     import matplotlib as mpl
 
+    folder.mkdir(parents=True, exist_ok=True)
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -93,7 +95,7 @@ def plots(b: Bench) -> None:
         axes.set(xlabel=unit, ylabel="share of samples at most this", ylim=(0, 1.02), title=f"{key} ({b.mode})")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=8)
-        figure.savefig(OUT / f"{key}.png", dpi=110)
+        figure.savefig(folder / f"{key}.png", dpi=110)
         plt.close(figure)
 
 

@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     if b.problems:
         found["problems"] = b.problems
     args.out.write_text(json.dumps(found, indent=1) + "\n")
-    report.plots(b)
+    report.plots(b, args.out.parent / "bench")
     print(report.table(found))
     if args.write_docs:
         report.write_docs(found)
