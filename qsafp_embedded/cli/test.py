@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -35,14 +36,30 @@ def _chosen(text: str) -> list[str]:
     return text.split(",")
 
 
+_interrupted = threading.Event()  # of a process of the pool: it would be given the next scenario all the same
+
+
+def _alone(name: str) -> registry.Result:
+    """Run one scenario in a process of the pool, unless it was interrupted before."""
+    try:
+        if not _interrupted.is_set():
+            return registry.run(name)
+    except KeyboardInterrupt:
+        _interrupted.set()
+    return registry.Result(name, "skipped", 0.0, "interrupted")
+
+
 def _results(names: list[str], jobs: int) -> Iterator[registry.Result]:
     """Run them; each in a process of its own where there are several, so that threads never share a stage."""
     if jobs == 1:
         yield from map(registry.run, names)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
-        for done in as_completed([pool.submit(registry.run, name) for name in names]):
-            yield done.result()
+        try:
+            for done in as_completed([pool.submit(_alone, name) for name in names]):
+                yield done.result()
+        finally:  # an interrupt ends what runs, and nothing more is begun
+            pool.shutdown(cancel_futures=True)
 
 
 def _line(r: registry.Result) -> str:
