@@ -84,9 +84,9 @@ class Device:
         command = [*PYTHON, "qsafp_embedded.guard", "--config", str(self.toml), *args]
         return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
-    def start(self, **more: Any) -> Device:
-        """Start the guard and wait until it serves."""
-        command = [*PYTHON, "qsafp_embedded.guard", "--config", str(self.toml)]
+    def start(self, *, python: list[str] | None = None, **more: Any) -> Device:
+        """Start the guard, under another interpreter if one is given, and wait until it serves."""
+        command = [*(python or [sys.executable]), "-m", "qsafp_embedded.guard", "--config", str(self.toml)]
         self.guard = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **more)
         assert self.guard.stdout is not None
         self.said = self.guard.stdout.readline()
