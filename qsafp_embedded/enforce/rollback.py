@@ -7,12 +7,14 @@ A store holds one whole checkpoint: copies ``0``, ``1``, … and ``manifest``, t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,13 +61,44 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
+def _straight(path: Path) -> None:
+    """Refuse a path that leads elsewhere by now: what we hold may have put a link there.  Raises StoreError."""
+    if path.resolve() != path:
+        raise StoreError(f"{path} leads to {path.resolve()} by now, through a link that was not there before")
+
+
+def _copy_file(source: str, to: str) -> str:
+    """Copy contents only, into a new file that is nobody else's yet; raises StoreError for what is no file."""
+    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise StoreError(f"{source} is neither a file nor a directory nor a link")
+        with open(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as out:
+            shutil.copyfileobj(file, out)
+    return to
+
+
+def _give(source: Path, to: Path) -> None:
+    """Give a copy the owner, times and mode of its source; where the owner is not ours to give, no set-id bits either."""
+    was = source.lstat()
+    with contextlib.suppress(PermissionError):
+        os.chown(to, was.st_uid, was.st_gid, follow_symlinks=False)
+    if to.is_symlink():
+        return
+    now = to.stat()
+    same = (now.st_uid, now.st_gid) == (was.st_uid, was.st_gid)
+    os.utime(to, ns=(was.st_atime_ns, was.st_mtime_ns))
+    to.chmod(was.st_mode & (0o7777 if same else 0o1777))
+
+
 def _copy(source: Path, to: Path) -> None:
     """Copy and make durable."""
     if source.is_dir():
-        shutil.copytree(source, to, symlinks=True)
+        shutil.copytree(source, to, symlinks=True, copy_function=_copy_file)
     else:
-        shutil.copy2(source, to)
-    for path in [to, *_entries(to)]:
+        _copy_file(str(source), str(to))
+    for path in [*reversed(_entries(to)), to]:
+        _give(source / path.relative_to(to), path)
         if not path.is_symlink():
             _sync(path)
 
@@ -130,6 +163,7 @@ class Checkpoint:
             part.mkdir(mode=0o700)
             hashes = []
             for i, path in enumerate(self.paths):
+                _straight(path)
                 _copy(path, part / str(i))
                 hashes.append(tree_hash(part / str(i)))
             manifest = {"paths": [str(p) for p in self.paths], "hashes": [h.hex() for h in hashes]}
@@ -179,6 +213,7 @@ class Checkpoint:
     def _restore(self, saved: Path, path: Path, digest: bytes) -> None:
         fresh = path.with_name(path.name + ".qsafp-rollback")
         try:
+            _straight(path.parent)
             _remove(fresh)
             _copy(saved, fresh)
             if tree_hash(fresh) != digest:
