@@ -70,10 +70,10 @@ def _straight(path: Path) -> None:
 def _copy_file(source: str, to: str) -> str:
     """Copy contents only, into a new file that is nobody else's yet; raises StoreError for what is no file."""
     fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
+    with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise StoreError(f"{source} is neither a file nor a directory nor a link")
-        with open(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as out:
+        with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as out:
             shutil.copyfileobj(file, out)
     return to
 
