@@ -137,6 +137,8 @@ def _fill(f: Folders, plan: Plan) -> dict[str, str]:
     final = plan.folders
     for where in (f.config / "set", f.config / "guard", f.config / "agent", f.state / "guard", f.state / "auditor"):
         where.mkdir(mode=0o700, exist_ok=True)
+    if f.config == f.state:
+        f.run.mkdir(mode=0o755)
     model = sha256(_read(plan.model)) if plan.model else bytes(32)
     named = str(plan.model.absolute()) if plan.model else None
     config = f.config / "guard" / "guard.toml"

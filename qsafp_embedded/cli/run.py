@@ -44,8 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     for path in args.checkpoint:
         if not path.exists():
             raise ConfigError(f"--checkpoint {path}: does not exist")
-    run_dir = folders(args.dir).run
-    gate = Gate(model=args.model, lease=args.lease, run_dir=run_dir if run_dir.is_dir() else None)
+    gate = Gate(model=args.model, lease=args.lease, run_dir=folders(args.dir).run)
     kept = {"store": args.store} if args.store else {}
     plan = Plan(words, args.name, args.checkpoint, shlex.split(args.on_stop), not args.no_restart, **kept)
     return Runner(gate, plan).run()
