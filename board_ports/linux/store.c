@@ -167,17 +167,23 @@ int log_read(void *ctx, uint32_t off, void *buf, uint32_t len)
     return 0;
 }
 
-/* Waits for room, at most 2 s; then the disk is too slow to be trusted with a log. */
-static int enqueue(store_t *s, uint32_t entry, uint32_t off, const void *buf, uint32_t len)
+/* Caller holds the lock.  At most 2 s; then the disk is too slow to be trusted with a log. */
+static void wait_for_room(store_t *s)
 {
     struct timespec limit;
     int err = 0;
     clock_gettime(CLOCK_MONOTONIC, &limit);
     limit.tv_sec += 2;
-    pthread_mutex_lock(&s->lock);
     while (!s->failed && !s->stuck && s->queued - s->durable == LOG_QUEUE && !err)
         err = pthread_cond_timedwait(&s->done, &s->lock, &limit);
-    err = s->failed ? QSAFP_E_STORE : s->queued - s->durable == LOG_QUEUE ? QSAFP_E_FULL : 0;
+}
+
+static int enqueue(store_t *s, uint32_t entry, uint32_t off, const void *buf, uint32_t len)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->queued - s->durable == LOG_QUEUE)
+        wait_for_room(s);
+    int err = s->failed ? QSAFP_E_STORE : s->queued - s->durable == LOG_QUEUE ? QSAFP_E_FULL : 0;
     if (!err) {
         if (buf)
             memcpy(s->image + off, buf, len);
