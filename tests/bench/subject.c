@@ -12,7 +12,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "core.h"
 #include "host.h"
 
 #define API __attribute__((visibility("default")))
@@ -142,7 +141,7 @@ API int subject_log_drain(log_t *l)
     return err ? err : log_sync(&l->h);
 }
 
-static int append(log_t *l)
+static int append_one(log_t *l)
 {
     qsafp_record_t r = {.event = QSAFP_EVENT_INFERENCE_COMPLETED};
     return qsafp_audit_append(&l->a, &r);
@@ -153,7 +152,7 @@ API int64_t subject_log_burst(log_t *l, uint32_t n)
 {
     uint64_t start = boot_ns();
     for (uint32_t i = 0; i < n; i++)
-        if (append(l))
+        if (append_one(l))
             return -1;
     return (int64_t)(boot_ns() - start);
 }
@@ -162,7 +161,7 @@ API int subject_log_single(log_t *l, uint64_t n, uint64_t *out)
 {
     for (uint64_t i = 0; i < n; i++) {
         uint64_t start = boot_ns();
-        int err = append(l);
+        int err = append_one(l);
         if (!err)
             err = log_sync(&l->h);
         out[i] = boot_ns() - start;
@@ -182,7 +181,7 @@ API double subject_log_rate(log_t *l, int export_fd, uint64_t for_ns)
     (void)!subject_log_drain(l);
     while (boot_ns() - start < for_ns) {
         for (int i = 0; i < 64; i++)
-            if (append(l))
+            if (append_one(l))
                 return -1;
         while (l->a.next - exported >= 256) {
             for (uint64_t i = 0; i < 256; i++)
@@ -335,8 +334,8 @@ API int subject_trip(core_t *c, uint64_t n, int cpu, uint64_t *out)
         return -1;
     for (uint64_t i = 0; i < n; i++) {
         c->q.latch = 0;
-        store64(&c->q.lease_end_ns, boot_ns() + 3600000000000u);
-        store32(&c->page.armed, QSAFP_ARMED);
+        __atomic_store_n(&c->q.lease_end_ns, boot_ns() + 3600000000000u, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&c->page.armed, QSAFP_ARMED, __ATOMIC_SEQ_CST);
         (void)qsafp_tick(&c->q);
         __atomic_store_n(&e.seen, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&e.go, (uint32_t)i + 1, __ATOMIC_RELEASE);
