@@ -7,6 +7,7 @@ import argparse
 import difflib
 import importlib
 import io
+import json
 import os
 import re
 import sys
@@ -71,13 +72,19 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except QsafpError as why:
-        print(f"qsafp: {why}", file=sys.stderr)
-        return 1
+        return _failed(args, type(why).__name__, str(why))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as why:
-        print(f"qsafp: {why.filename or ''}: {why.strerror or why}", file=sys.stderr)
-        return 1
+        return _failed(args, type(why).__name__, f"{why.filename or 'system'}: {why.strerror or why}")
     except KeyboardInterrupt:
         return 130
+
+
+def _failed(args: argparse.Namespace, kind: str, text: str) -> int:
+    """Say why, to people and, with ``--json``, to the program that reads the answer."""
+    print(f"qsafp: {text}", file=sys.stderr)
+    if getattr(args, "json", False):
+        print(json.dumps({"error": text, "kind": kind}), flush=True)
+    return 1

@@ -9,7 +9,7 @@ import time
 
 from .._tables import Phase, Reason
 from ..client import GuardClient
-from ..errors import QsafpError
+from ..errors import GuardUnavailable, QsafpError
 from ..validator import admin_client
 from .common import Commands, Home, ask_agent, command, emit, home_of
 from .status import guard_status
@@ -37,7 +37,11 @@ def _yes(question: str) -> bool:
 
 def _failsafe(args: argparse.Namespace) -> int:
     home = home_of(args)
-    with GuardClient.connect(home.ctl) as guard:
+    try:
+        connected = GuardClient.connect(home.ctl)
+    except GuardUnavailable as why:
+        raise GuardUnavailable(f"{str(why).partition(';')[0]}; without a guard the gate is closed, and nothing is left to stop") from why
+    with connected as guard:
         if not args.yes and sys.stdin.isatty() and not _yes("This stops the device at once, until people release it."):
             raise QsafpError("not confirmed; nothing was stopped")
         guard.failsafe(Reason[args.reason])

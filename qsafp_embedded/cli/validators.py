@@ -60,7 +60,10 @@ def _up(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     base = [sys.executable, "-m", "qsafp_embedded.validator", "--config"]
-    children = {p.name: subprocess.Popen([*base, str(p / "validator.toml")], stdin=subprocess.DEVNULL) for p in where}
+    shown = sys.stderr if args.json else None  # what they say is for people
+    children = {p.name: subprocess.Popen([*base, str(p / "validator.toml")], stdin=subprocess.DEVNULL, stdout=shown) for p in where}
+    if args.json:
+        emit(args, {name: child.pid for name, child in children.items()}, "")
     failed = 0
     try:
         while children:

@@ -76,8 +76,9 @@ def test_without_a_word_the_first_steps_are_shown(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("path", [p for p in ENDS if p[0] not in ("init", "keygen", "completion", "test", "run")], ids=" ".join)
 def test_a_directory_where_nothing_is_says_how_to_begin(path: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--all"] if path[-1] in ("revoke", "allow", "release") else []
-    assert main([*path, *more, "--dir", str(tmp_path)]) == 1
-    err = capsys.readouterr().err
+    assert main([*path, *more, "--dir", str(tmp_path), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"error": err.removeprefix("qsafp: ").strip(), "kind": "ConfigError"}
     assert f"run: qsafp init --profile lab --dir {tmp_path}" in err
     assert err.count("\n") == 1
 
@@ -204,6 +205,12 @@ def test_a_program_whose_files_are_wrong_ends_with_one_line(program: str, toml: 
     ends(f"chmod 600 {key}")
     key.unlink()
     ends("no such key file")
+
+
+def test_a_stop_without_a_guard_says_that_the_gate_is_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(Plan(tmp_path / "d", "lab"))
+    assert main(["failsafe", "--yes", "--dir", str(tmp_path / "d")]) == 1
+    assert "the gate is closed" in capsys.readouterr().err
 
 
 def test_a_path_may_be_any_bytes(tmp_path: Path) -> None:
