@@ -11,7 +11,7 @@ from .._core import cbor_loads
 from .._tables import Refusal, RefusalClass
 from ..errors import FormatError
 
-__all__ = ["Approval", "Ballot", "Refused", "Revocation", "parse_answer", "parse_sign1_answer", "request_of"]
+__all__ = ["Approval", "Ballot", "Refused", "Revocation", "parse_answer", "parse_sign1_answer", "request_of", "shortening"]
 
 ALGS = {"ed25519": (keys.ED25519,), "ml-dsa-65": (keys.ML_DSA_65,), "hybrid": (keys.ED25519, keys.ML_DSA_65)}
 
@@ -52,6 +52,18 @@ class Revocation(NamedTuple):
     serial: int
     text: str
     token: bytes
+
+
+def shortening(limits: list[Refused], s: sets.ValidatorSet) -> Refused | None:
+    """Return the LIMITS refusal to obey, None while m members may still grant the whole: n - m must not starve the rest.
+
+    Of more than n - m limits the one that m members grant, with room for as many liars as the set tolerates, 2m-n-1.
+    """
+    spare = s.n - s.m
+    if len(limits) <= spare:
+        return None
+    falling = sorted(limits, key=lambda r: -int(r.data[1]))
+    return falling[min(len(limits) - spare - 1 + max(0, s.m - spare - 1), len(limits) - 1)]
 
 
 def _want(ok: bool, what: str) -> None:

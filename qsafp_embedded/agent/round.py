@@ -20,7 +20,7 @@ from ..client import CommandRefused, GuardClient
 from ..errors import FormatError, GuardUnavailable, QsafpError
 from .owner import GuardOwner
 from .peer import Peer, PeerError
-from .quorum import Approval, Ballot, Refused, parse_answer, request_of
+from .quorum import Approval, Ballot, Refused, parse_answer, request_of, shortening
 
 __all__ = ["BACKOFF_S", "Round", "Vote", "pause_s"]
 
@@ -97,8 +97,9 @@ class Round:
             self._hopeless()
         over.cancel()
         self._end()
-        if self._limits and not self.lease and not self.document:  # only now: one member alone must not shorten what others grant
-            await self._owner.put(min(self._limits, key=lambda r: r.data[1]).token)
+        found = None if self.lease or self.document else shortening(self._limits, self._members)
+        if found is not None:
+            await self._owner.put(found.token)
         return bool(self.lease)
 
     @property
