@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import stat
 import tomllib
@@ -19,6 +21,7 @@ from qsafp_embedded.cli import main
 from qsafp_embedded.cli.common import folders
 from qsafp_embedded.cli.init import Plan, make
 from qsafp_embedded.cli.templates import Folders
+from qsafp_embedded.errors import ConfigError
 from qsafp_embedded.guard import config as guard_config
 from qsafp_embedded.validator import config as validator_config
 from qsafp_embedded.validator.__main__ import identity_of, load_set
@@ -173,6 +176,7 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("agent/agent.toml", "poll = true", "poll = 1", "'poll' must be bool"),
     ("agent/agent.toml", "poll = true", "poll = tru", "not TOML"),
     ("agent/agent.toml", "evidence_dir", "evidence_drr", "'evidence_drr'.*'evidence_dir'"),
+    ("agent/agent.toml", 'relay_key = "relay.key"', 'relay_key = "\\u0000"', "'relay_key' has a NUL"),
     ("guard/guard.toml", "stale_after_ms", "stale_ms", "'stale_ms'.*'stale_after_ms'"),
     ("guard/guard.toml", "duration_ms = 60000", "duration_ms = 0", "duration_ms = 0 is outside"),
     ("guard/guard.toml", "duration_ms = 60000", f"duration_ms = {2**63}", "duration_ms = 9223372036854775808 is outside"),
@@ -181,7 +185,6 @@ WRONG: list[tuple[str, str, str, str]] = [
 
 @pytest.mark.parametrize(("path", "old", "new", "said"), WRONG)
 def test_a_typo_is_named_with_the_nearest_valid_key(path: str, old: str, new: str, said: str, made: Path) -> None:
-    from qsafp_embedded.errors import ConfigError
 
     text = (made / path).read_text()
     assert old in text
@@ -191,3 +194,25 @@ def test_a_typo_is_named_with_the_nearest_valid_key(path: str, old: str, new: st
     with pytest.raises(ConfigError, match=said):
         loads[path.partition("/")[0]](wrong)
     wrong.unlink()
+
+
+@pytest.mark.parametrize("path", ["agent/agent.toml", "guard/guard.toml", "validator-0/validator.toml"])
+def test_a_damaged_file_is_a_configuration_error_and_nothing_else(path: str, made: Path) -> None:
+    loads: dict[str, Any] = {"agent": agent_config.load, "guard": guard_config.load, "validator-0": validator_config.load}
+    raw, rng, accepted = (made / path).read_bytes(), random.Random(path), 0
+    wrong = made / path.replace(".toml", "-fuzz.toml")
+    values = [b"-1", b"0", b"true", b'""', b"[]", b"{}", b"nan", b"1e400", b"9223372036854775808", b'"\\u0000"', b"1979-05-27", b"[[[["]
+    for _ in range(400):
+        lines = raw.splitlines()
+        at = rng.choice([i for i, line in enumerate(lines) if b" = " in line])
+        key = lines[at].partition(b" = ")[0].removeprefix(b"# ")
+        lines[at] = key + b" = " + rng.choice(values)
+        data = bytearray(b"\n".join(lines))
+        if rng.random() < 0.3:
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        wrong.write_bytes(data)
+        with contextlib.suppress(ConfigError):
+            loads[path.partition("/")[0]](wrong)
+            accepted += 1
+    wrong.unlink()
+    assert 0 < accepted < 200
