@@ -35,6 +35,7 @@ setup() {
     missing=$(missing_for_setup | sort -u | tr '\n' ' ')
     if [ -n "$missing" ]; then
         if [ "$(id -u)" -eq 0 ] && have apt-get; then
+            echo "installing with apt-get: $missing"
             # shellcheck disable=SC2086
             install $missing
             missing=$(missing_for_setup | sort -u | tr '\n' ' ')
@@ -46,6 +47,7 @@ setup() {
         fi
     fi
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; PYTHON= names another one." >&2; exit 1; }
+    echo "setting up .venv with $("$PYTHON" --version): a minute or two the first time"
     [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
     .venv/bin/python -m pip install -q --disable-pip-version-check 'setuptools>=77' 'cython>=3.1' wheel
     .venv/bin/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[agent,validator,demo,test,bench,dev]'
