@@ -226,7 +226,7 @@ static void keep_equivocation(host_t *h, const uint8_t *token, size_t len)
             return;
         for (int i = 0; i < h->q.set.n; i++)
             if (!memcmp(s.kid, h->q.set.v[i].kid_ed, 8) || !memcmp(s.kid, h->q.set.v[i].kid_ml, 8))
-                both |= (uint16_t)(p->denied & 1u << i);
+                both |= (uint16_t)(p->denied & ~p->spent & 1u << i); /* spent: the yes is a forged one, so it is not theirs */
     }
     both &= (uint16_t)~(h->told_serial == p->claims.serial ? h->told : 0); /* once for each request and member */
     if (!both)

@@ -9,14 +9,16 @@ import signal
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from guard_kit import Device, Wire, short_dir, until
 
-from qsafp_embedded import keys
+from qsafp_embedded import cose, keys
 from qsafp_embedded._core import seal_evolve
-from qsafp_embedded._tables import CommandStatus, Event, Opcode
+from qsafp_embedded._tables import CommandStatus, Error, Event, Opcode, Reason
+from qsafp_embedded.client import CommandRefused
 
 EVENT = struct.pack("<HI", Event.WORKLOAD_REPORT, 0)
 
@@ -47,6 +49,19 @@ def test_a_new_connection_is_no_new_allowance(device: Device) -> None:
     seconds = Counter(r["boot_ns"] // 1_000_000_000 for r in told)
     assert len(told) == taken
     assert taken <= 10 * (1 + max(seconds) - min(seconds) + 1), f"ten a second by user, not by connection: {seconds}"
+
+
+def test_a_forged_yes_does_not_make_an_honest_no_an_equivocation(device: Device) -> None:
+    with device.client() as client:
+        payload, request = device.propose(client)
+        client.put(device.refusal(request, 1))
+        signed = cose.parse_sign(device.q.lease(payload))
+        forged = [replace(s, signature=bytes([s.signature[0] ^ 1]) + s.signature[1:]) if i == 1 else s for i, s in enumerate(signed.by)]
+        with pytest.raises(CommandRefused) as caught:
+            client.put(cose.encode_sign(payload, forged))
+        assert caught.value.error == Error.BAD_SIGNATURE
+    reasons = [r["reason"] for r in device.records() if r["event"] == Event.ANOMALY]
+    assert reasons == [Reason.INVALID_SIGNATURES]
 
 
 def test_keys_of_earlier_seals_are_gone(device: Device) -> None:
