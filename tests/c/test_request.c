@@ -48,9 +48,9 @@ static void a_request_says_what_the_device_is(void)
     bench_t *b = asked();
     body_t got = body_of(b);
     CHECK(got.status == QSAFP_STATUS_UNINITIALIZED && got.phase == 0 && got.serial == 0 && got.boot == 1 && got.workloads == 0);
+    memset(b->q.input_hash, 0xAB, 32);
     CHECK(obtain(b) == 0);
     b->q.st.boot = 0x11223344, b->q.workloads = 0x55667788, b->q.lease.serial = 0x1122334455667788;
-    memset(b->q.input_hash, 0xAB, 32);
     b->d.now_ns += 55 * S;
     CHECK(qsafp_begin(&b->q) == 0);
     got = body_of(b);
