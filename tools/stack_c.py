@@ -15,7 +15,7 @@ DEADLINE = ("qsafp_tick", "qsafp_trip")  # all that the deadline thread calls
 DEADLINE_BYTES = 512
 LIBRARY_BYTES = 64
 SERVICE = ("qsafp_command", "qsafp_init", "qsafp_create", "qsafp_service", "qsafp_set_load", "qsafp_note", "qsafp_deinit")
-POINTED = {"subtree": ("leaf_of",), "qsafp_tree_range": ("leaf_of",)}  # indirect calls that stay in the core
+POINTED = {"qsafp_tree_range": ("leaf_of",)}  # indirect calls that stay in the core
 
 RAM_TYPES = ("qsafp_t", "qsafp_command_t", "qsafp_gate_page_t")
 RAM_BYTES = (8 + 16 + 64 + 24) * 1024  # requirements note 13: lease, response, audit, stacks and data

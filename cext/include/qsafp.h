@@ -120,7 +120,6 @@ QSAFP_MUST_USE int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32]);    
 /* Compact range [old, new): the left-to-right roots of the maximal perfect subtrees that, appended to the peaks of [0, old), give [0, new).
  * leaf(ctx, index, out) yields leaf hashes still on hand. */
 typedef int (*qsafp_leaf_fn)(void *ctx, uint32_t index, uint8_t out[32]);
-typedef struct { qsafp_leaf_fn leaf; void *ctx; } qsafp_tree_source_t;
 typedef struct { uint32_t from, to; uint8_t count; uint8_t hash[2 * QSAFP_PEAKS_MAX][32]; } qsafp_range_t;
 QSAFP_MUST_USE int qsafp_tree_range(qsafp_range_t *r, qsafp_leaf_fn leaf, void *ctx);      /* from, to given; fills count, hash */
 QSAFP_MUST_USE int qsafp_tree_extend(qsafp_tree_t *t, const qsafp_range_t *r);             /* verifier side: t.size must equal r.from */

@@ -83,6 +83,8 @@ void look_at(qsafp_t *q, uint64_t now, qsafp_view_t *v);
 /* The answer to command 0x01; returns its length. */
 size_t status_answer(qsafp_t *q, uint8_t *out);
 QSAFP_MUST_USE int state_save(qsafp_t *q);
+/* A record as it is, under the serial and model of now: qsafp_note without its checkpoint and its trip. */
+QSAFP_MUST_USE int append(qsafp_t *q, qsafp_record_t *r);
 /* A record with evidence (or 0) and one byte of data, the validator it is about. */
 QSAFP_MUST_USE int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidence[32], int index);
 /* request.c */

@@ -88,11 +88,9 @@ static int tell_failsafe(qsafp_t *q)
     uint32_t generation = load32(&q->generation);
     qsafp_record_t r;
     record_new(&r, QSAFP_EVENT_FAILSAFE_TRIGGERED, reason);
-    r.serial = q->lease.serial;
     memcpy(r.data, &generation, sizeof generation);
-    memcpy(r.model, q->cfg.model, sizeof r.model);
     q->log.reserve = false; /* the slot that was kept for this */
-    int err = qsafp_audit_append(&q->log, &r);
+    int err = append(q, &r);
     q->log.reserve = true;
     if (err)
         return err;

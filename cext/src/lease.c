@@ -40,13 +40,18 @@ static int tree_checkpoint(qsafp_t *q)
     return err ? err : sync_and_save(q);
 }
 
-int qsafp_note(qsafp_t *q, qsafp_record_t *r)
+int append(qsafp_t *q, qsafp_record_t *r)
 {
     r->serial = q->pending.active ? q->pending.claims.serial : q->lease.serial;
     memcpy(r->model, q->cfg.model, sizeof r->model);
+    return qsafp_audit_append(&q->log, r);
+}
+
+int qsafp_note(qsafp_t *q, qsafp_record_t *r)
+{
     int err = tree_checkpoint(q);
     if (!err)
-        err = qsafp_audit_append(&q->log, r);
+        err = append(q, r);
     if (err)
         qsafp_trip(q, QSAFP_REASON_LOG_FULL);
     return err;
@@ -68,8 +73,8 @@ static bool config_ok(const qsafp_t *q)
 {
     const qsafp_config_t *c = &q->cfg;
     const uint64_t month_ms = 31ull * 24 * 3600 * 1000;
-    return c->duration_ms >= 1 && c->duration_ms <= month_ms && c->policy_ms[0] <= c->duration_ms && c->policy_ms[1] <= month_ms &&
-           c->stale_after_ns >= c->tick_ns && c->tick_ns > 0 && c->stale_after_ns < 1000000000ull * 60 && q->page && c->ueid[0] == 0x01;
+    return c->duration_ms - 1 < month_ms && c->policy_ms[0] <= c->duration_ms && c->policy_ms[1] <= month_ms && /* 0 - 1 is beyond any */
+           c->tick_ns - 1 < c->stale_after_ns && c->stale_after_ns < 1000000000ull * 60 && q->page && c->ueid[0] == 0x01;
 }
 
 int qsafp_create(qsafp_t *q)

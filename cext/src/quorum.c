@@ -207,7 +207,7 @@ static const item_t REVOCATION[] = {
     {6, 0, ITEM_TEXT, 0},
 };
 
-static int about(const qsafp_t *q, bool pending, bool lease)
+APART static int about(const qsafp_t *q, bool pending, bool lease)
 {
     int of = (q->pending.active && pending ? OF_PENDING : 0) | (q->leased && lease ? OF_LEASE : 0);
     return of ? of : QSAFP_E_STALE;

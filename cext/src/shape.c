@@ -26,18 +26,32 @@ void shape_want(qsafp_cbor_r *r, bool ok)
         r->err = QSAFP_E_MALFORMED;
 }
 
-static void get_int(qsafp_cbor_r *r, uint8_t *to)
+static int32_t get_int(qsafp_cbor_r *r)
 {
     int64_t v = qsafp_cbor_int(r);
-    int32_t small = (int32_t)v;
-    shape_want(r, small == v);
-    __builtin_memcpy(to, &small, sizeof small);
+    shape_want(r, v == (int32_t)v);
+    return (int32_t)v;
+}
+
+/* What is no more than a head: a number, or how many follow. */
+static void get_head(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
+{
+    uint64_t v = qsafp_cbor_head(r, row->kind == ITEM_LIST ? QSAFP_CBOR_ARRAY : row->kind);
+    bool ok = v == row->size;
+    if (row->kind == ITEM_UINT) {
+        ok = row->size == sizeof v || v <= UINT8_MAX;
+        memcpy(to, &v, row->size);
+    } else if (row->kind == ITEM_LIST) {
+        ok = v <= row->size;
+        *to = (uint8_t)(ok ? v : 0);
+    }
+    shape_want(r, ok);
 }
 
 static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
 {
-    uint64_t v;
     qsafp_bytes b;
+    int32_t i;
     switch (row->kind) {
     case ITEM_BSTR:
         qsafp_cbor_fixed(r, to, row->size);
@@ -50,29 +64,19 @@ static void get_item(qsafp_cbor_r *r, const item_t *row, uint8_t *to)
         return;
     case ITEM_VIEW:
     case ITEM_ANY:
+        b = (qsafp_bytes){0, 0};
         if (row->kind == ITEM_ANY)
             b = qsafp_cbor_skip(r);
-        else if (row->size && qsafp_cbor_null(r))
-            b = (qsafp_bytes){0, 0};
-        else
+        else if (!row->size || !qsafp_cbor_null(r))
             b = qsafp_cbor_bstr(r);
         __builtin_memcpy(to, &b, sizeof b);
         return;
-    case ITEM_LIST:
-        v = qsafp_cbor_head(r, QSAFP_CBOR_ARRAY);
-        shape_want(r, v <= row->size);
-        *to = (uint8_t)(r->err ? 0 : v);
-        return;
     case ITEM_INT:
-        get_int(r, to);
-        return;
-    case ITEM_UINT:
-        v = qsafp_cbor_head(r, QSAFP_CBOR_UINT);
-        shape_want(r, row->size == sizeof v || v <= UINT8_MAX);
-        memcpy(to, &v, row->size);
+        i = get_int(r);
+        __builtin_memcpy(to, &i, sizeof i);
         return;
     default:
-        shape_want(r, qsafp_cbor_head(r, row->kind) == row->size);
+        get_head(r, row, to);
     }
 }
 
@@ -81,7 +85,7 @@ void shape_get(qsafp_cbor_r *r, const item_t *row, size_t rows, void *to)
     uint8_t *at, times = 1;
     for (; rows--; row++) {
         if (row->key)
-            shape_want(r, qsafp_cbor_int(r) == row->key); /* in the order of the table, which rises */
+            shape_want(r, get_int(r) == row->key); /* in the order of the table, which rises */
         for (at = (uint8_t *)to + row->at; times; times--, at += row->size)
             get_item(r, row, at);
         times = row->kind == ITEM_LIST ? ((uint8_t *)to)[row->at] : 1;

@@ -27,6 +27,8 @@ typedef struct { int32_t key; uint16_t at; uint8_t kind, size; } item_t;
 
 #define ROWS(table) (table), sizeof(table) / sizeof *(table)
 
+#define APART __attribute__((noinline)) /* called twice; inlined, both calls are larger */
+
 /* Sets the reader's first error to MALFORMED unless `ok`. */
 void shape_want(qsafp_cbor_r *r, bool ok);
 /* Reads the rows into the struct at `to`; a miss is the reader's error, and what was read so far stays. */

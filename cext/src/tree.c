@@ -54,7 +54,7 @@ int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32])
 }
 
 /* The level of the largest perfect subtree that starts at `at` and ends at or before `to`. */
-static unsigned level_at(uint32_t at, uint32_t to)
+APART static unsigned level_at(uint32_t at, uint32_t to)
 {
     unsigned k = 0;
     while (k < 30 && !(at >> k & 1) && to - at >= (uint32_t)2 << k)
@@ -62,33 +62,24 @@ static unsigned level_at(uint32_t at, uint32_t to)
     return k;
 }
 
-static int subtree(uint8_t out[32], uint32_t at, unsigned level, const qsafp_tree_source_t *src)
-{
-    qsafp_tree_t t = {0};
-    uint8_t leaf[32];
-    for (uint32_t left = (uint32_t)1 << level; left; left--) {
-        int err = src->leaf(src->ctx, at++, leaf);
-        if (!err)
-            err = push(&t, leaf, 0);
-        if (err)
-            return err;
-    }
-    memcpy(out, t.peak[0], 32);
-    return 0;
-}
-
 int qsafp_tree_range(qsafp_range_t *r, qsafp_leaf_fn leaf, void *ctx)
 {
-    const qsafp_tree_source_t src = {leaf, ctx};
+    qsafp_tree_t t;
+    uint8_t hash[32];
     r->count = 0;
     if (r->from > r->to)
         return QSAFP_E_RANGE;
     for (uint32_t at = r->from; at < r->to;) {
-        unsigned k = level_at(at, r->to);
-        int err = subtree(r->hash[r->count++], at, k, &src);
-        if (err)
-            return err;
-        at += (uint32_t)1 << k;
+        uint32_t end = at + ((uint32_t)1 << level_at(at, r->to));
+        memset(&t, 0, sizeof t);
+        while (at < end) {
+            int err = leaf(ctx, at++, hash);
+            if (!err)
+                err = push(&t, hash, 0);
+            if (err)
+                return err;
+        }
+        memcpy(r->hash[r->count++], t.peak[0], 32);
     }
     return 0;
 }
