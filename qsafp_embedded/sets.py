@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from . import cose, keys
 from ._core import cbor_dumps, cbor_loads, claims_decode
-from .errors import FormatError
+from .errors import ConfigError, FormatError
 
-__all__ = ["SUITES", "Validator", "ValidatorSet", "encode", "load", "verify_lease"]
+__all__ = ["SUITES", "Validator", "ValidatorSet", "encode", "load", "read", "verify_lease"]
 
 SUITES = {"ed25519": 1, "ml-dsa-65": 2, "hybrid": 3}
 MAX_BYTES = 64 * 1024
@@ -203,6 +204,16 @@ def load(document: bytes, *, old: ValidatorSet | None = None) -> ValidatorSet:
         _want(s.set_id == old.set_id and s.epoch == old.epoch + 1, f"not epoch {old.epoch + 1} of the set in force")
         _follows(s, old)
     return s
+
+
+def read(path: Path) -> ValidatorSet:
+    """Load the set document of a file; raises ConfigError that names it."""
+    try:
+        return load(path.read_bytes())
+    except OSError as why:
+        raise ConfigError(f"{path}: cannot read the set document: {why.strerror}") from why
+    except FormatError as why:
+        raise ConfigError(f"{path}: {why}") from why
 
 
 def verify_lease(token: bytes, s: ValidatorSet) -> dict[str, Any]:

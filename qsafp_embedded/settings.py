@@ -57,7 +57,7 @@ def settings(table: Mapping[str, Any], defaults: Mapping[str, Any], where: str) 
             value = float(value)
         if type(value) is not kind:
             raise ConfigError(f"{where}: '{key}' must be {kind.__name__}, not {type(value).__name__}")
-        if kind is str and "\0" in value:
+        if isinstance(value, str) and "\0" in value:
             raise ConfigError(f"{where}: '{key}' has a NUL in it")
         out[key] = value
     return out

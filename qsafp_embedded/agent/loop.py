@@ -10,7 +10,6 @@ import random
 import signal
 from collections import deque
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 
 from .. import keys, sets
 from .._tables import CommandStatus, Phase
@@ -28,21 +27,11 @@ from .peer import Peer
 from .polls import Polls
 from .round import Round, Vote, pause_s
 
-__all__ = ["Agent", "load_set", "serve"]
+__all__ = ["Agent", "serve"]
 
 WATCH_S = 0.25
 LATENCIES = 100
 LAST_LEASE = "last-lease.cbor"
-
-
-def load_set(path: Path) -> sets.ValidatorSet:
-    """Read and verify the set document; raises ConfigError naming the file."""
-    try:
-        return sets.load(path.read_bytes())
-    except OSError as why:
-        raise ConfigError(f"{path}: cannot read the set document: {why.strerror}") from why
-    except FormatError as why:
-        raise ConfigError(f"{path}: {why}") from why
 
 
 async def _within(seconds: float | None, work: Coroutine[None, None, bool]) -> bool:
@@ -301,7 +290,7 @@ class Agent:
 async def serve(config: Config, owner: GuardOwner) -> None:
     """Run an agent until SIGTERM or SIGINT; raises ConfigError if it cannot start."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    agent = Agent(config, load_set(config.set), owner)
+    agent = Agent(config, sets.read(config.set), owner)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)  # however often it comes, the end is clean
     ends = [asyncio.create_task(agent.run()), asyncio.create_task(stop.wait())]

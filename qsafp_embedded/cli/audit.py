@@ -65,10 +65,8 @@ def _root(home: Home, log: Log) -> str:
     path = home.last_lease
     if not path.exists() or log.first:
         return "not compared with a lease"
-    from .. import sets
-
     lease = Lease.decode(path.read_bytes())
-    lease.verify(sets.load(home.set_document.read_bytes()))
+    lease.verify(home.members())
     log.covers(lease)
     return f"lease {lease.serial} covers {lease.log_size} of them, its root holds"
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from .. import sets
+from ..client import CommandRefused, GuardClient
+from ..errors import ConfigError, GuardUnavailable
 from ..settings import read_toml
 from .templates import SYSTEM, Folders
 
@@ -107,6 +109,14 @@ class Home:
     def set_document(self) -> Path:
         """The set document that the guard trusts."""
         return self._named(self.guard_toml, "set")
+
+    def members(self) -> sets.ValidatorSet:
+        """The validator set in force: the guard's, or while none answers the document that it begins with; raises ConfigError."""
+        try:
+            with GuardClient.connect(self.ctl) as guard:
+                return sets.load(guard.set_document())
+        except (GuardUnavailable, CommandRefused):
+            return sets.read(self.set_document)
 
     @property
     def enrolment(self) -> dict[str, str]:

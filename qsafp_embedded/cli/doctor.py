@@ -74,13 +74,10 @@ def _files(home: Home) -> Iterator[Finding]:
 
 
 def _set(home: Home) -> Iterator[Finding]:
-    from .. import sets
-
-    path = home.set_document
     try:
-        s = sets.load(path.read_bytes())
-    except (OSError, QsafpError) as why:
-        yield Finding("set", False, f"{path}: {why}", "restore it from where the set keys are kept")
+        s = home.members()
+    except QsafpError as why:
+        yield Finding("set", False, str(why), "restore it from where the set keys are kept")
         return
     yield Finding("set", True, f"epoch {s.epoch}, {s.m} of {s.n}, {s.suite}")
     if s.lab:

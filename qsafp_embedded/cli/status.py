@@ -134,11 +134,10 @@ def _lease(args: argparse.Namespace) -> int:
     home = home_of(args)
     path = home.last_lease
     try:
-        token, document = path.read_bytes(), home.set_document.read_bytes()
+        token, members = path.read_bytes(), home.members()
     except OSError as why:
         raise ConfigError(f"{why.filename}: {why.strerror}; a lease is there once the agent got one") from why
     try:
-        members = sets.load(document)
         claims = sets.verify_lease(token, members)
     except FormatError as why:
         raise QsafpError(f"{path}: {why}") from why

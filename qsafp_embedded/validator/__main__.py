@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import keys, sets
-from ..errors import ConfigError, FormatError, QsafpError
+from ..errors import ConfigError, QsafpError
 from ..notify import notify, watchdog_s
 from ..tls import server_context, spki_of_key, trust
 from . import config as configuration
@@ -29,12 +29,7 @@ __all__ = ["identity_of", "load_set", "main", "run"]
 
 def load_set(config: Config) -> sets.ValidatorSet:
     """Read the set document a configuration names; raises ConfigError if it cannot be trusted or does not know this index."""
-    try:
-        members = sets.load(config.set_path.read_bytes())
-    except OSError as why:
-        raise ConfigError(f"{config.set_path}: cannot read the set document: {why.strerror}") from why
-    except FormatError as why:
-        raise ConfigError(f"{config.set_path}: {why}") from why
+    members = sets.read(config.set_path)
     if not 0 <= config.index < members.n:
         raise ConfigError(f"index {config.index} is not in the set of {members.n}")
     if members.suite not in config.policy.suites:

@@ -95,7 +95,7 @@ def _get(table: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
         raise ConfigError(f"{where}: '{key}' is missing")
     if type(value) is not kind:
         raise ConfigError(f"{where}: '{key}' is not of type {kind.__name__}")
-    if kind is str and "\0" in value:
+    if isinstance(value, str) and "\0" in value:
         raise ConfigError(f"{where}: '{key}' has a NUL in it")
     return value
 

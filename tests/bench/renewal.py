@@ -19,9 +19,8 @@ from frame import Bench, at, median, now_ns, subject
 from frame import floors as c_floors
 from places import Home, M, N, place, stop_guard, wait_for
 
-from qsafp_embedded import keys
+from qsafp_embedded import keys, sets
 from qsafp_embedded.agent import config as configuration
-from qsafp_embedded.agent.loop import load_set
 from qsafp_embedded.agent.owner import GuardOwner
 from qsafp_embedded.agent.peer import Peer
 from qsafp_embedded.agent.round import Round
@@ -118,7 +117,7 @@ class _Rounds:
     """The agent's own renewal round, back to back."""
 
     def __init__(self, config: configuration.Config, owner: GuardOwner) -> None:
-        self._owner, self._members = owner, load_set(config.set)
+        self._owner, self._members = owner, sets.read(config.set)
         context = client_context(keys.load_ed25519(config.relay_key), config.relay_cert)
         self._new = lambda: [Peer(v, context, timeout_s=10.0) for v in self._members.validators]
         self._peers = self._new()

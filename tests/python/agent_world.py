@@ -13,7 +13,7 @@ from aiohttp import web
 
 from qsafp_embedded import keys, sets
 from qsafp_embedded.agent import config as agent_config
-from qsafp_embedded.agent.loop import Agent, load_set
+from qsafp_embedded.agent.loop import Agent
 from qsafp_embedded.agent.owner import GuardOwner
 from qsafp_embedded.cli.init import Plan, make
 from qsafp_embedded.client import GuardClient, Status
@@ -35,7 +35,7 @@ class World:
         """Lay it out under ``root``."""
         self.root = root / "d"
         make(Plan(self.root, profile, duration_ms=duration_ms))
-        self.members: sets.ValidatorSet = load_set(self.root / "set" / "set-1.cbor")
+        self.members: sets.ValidatorSet = sets.read(self.root / "set" / "set-1.cbor")
         self.services: dict[int, Service] = {}
         self.servers: dict[int, web.Server] = {}
 
