@@ -31,7 +31,8 @@ typedef struct {
     int (*toggle_validator_req)(void *ctx);
 
     /* Append-only store of the audit log: `slots` x 256 bytes.  Erased bytes read 0xFF; prog may be cut
-     * short by power loss at any byte.  sync returns once everything programmed before it is durable. */
+     * short by power loss at any byte; the slot that a cut left half written is given to prog again, which
+     * replaces what is there.  sync returns once everything programmed before it is durable. */
     int (*log_read)(void *ctx, uint32_t off, void *buf, uint32_t len);
     int (*log_prog)(void *ctx, uint32_t off, const void *buf, uint32_t len);
     int (*log_erase)(void *ctx, uint32_t sector); /* one sector of 16 slots becomes 0xFF */

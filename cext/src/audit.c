@@ -168,10 +168,15 @@ static int find_run(qsafp_audit_t *a)
     return 0;
 }
 
-/* Everything of the sector after the tail's may be half erased; the slot after the tail may be half written. */
-static bool may_be_bad(const qsafp_audit_t *a, uint32_t slot)
+static bool in_sector_of(const qsafp_audit_t *a, uint32_t slot, uint32_t seq)
 {
-    return slot == slot_of(a, a->next) || slot - slot_of(a, round_up(a->next)) < QSAFP_SECTOR_SLOTS;
+    return slot / QSAFP_SECTOR_SLOTS == slot_of(a, seq) / QSAFP_SECTOR_SLOTS;
+}
+
+/* The slot after the tail may be half written; the sector after its own half erased, and its own where an erase had failed before. */
+APART static bool may_be_bad(const qsafp_audit_t *a, uint32_t slot)
+{
+    return slot == slot_of(a, a->next) || in_sector_of(a, slot, round_up(a->next)) || in_sector_of(a, slot, a->next + QSAFP_SECTOR_SLOTS);
 }
 
 /* The chain over [first, next); a last record whose hash is wrong was torn. */
@@ -215,15 +220,16 @@ static int check_slots(const qsafp_audit_t *a, uint32_t *bad)
     return 0;
 }
 
+/* What a cut left in the sectors that count as erased. */
 static int erase_leftovers(const qsafp_audit_t *a)
 {
-    uint32_t seq, ahead = slot_of(a, round_up(a->next));
-    for (uint32_t slot = ahead; slot < ahead + QSAFP_SECTOR_SLOTS; slot++) {
-        int is = look(a, slot, &seq);
+    uint32_t seq;
+    for (uint32_t at = round_up(a->next); at < a->erased_upto; at++) {
+        int is = look(a, slot_of(a, at), &seq);
+        if (is >= 0 && is != SLOT_BLANK)
+            is = erase_at(a, slot_of(a, at));
         if (is < 0)
             return is;
-        if (is == SLOT_RUBBISH || (is == SLOT_RECORD && seq < a->first))
-            return erase_at(a, slot);
     }
     return 0;
 }
