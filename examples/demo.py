@@ -51,15 +51,17 @@ class View:
     def _line(self) -> str:
         try:
             (valid, _), (pulse, edge) = self.stage.pin(0), self.stage.pin(1)
-            left = self.stage.status().remaining_ns / 1e9
+            status = self.stage.status()
         except (OSError, QsafpError):
             return "no guard yet"
-        failsafe = "~~" if pulse or now_ns() - edge < PULSE_NS else "__"  # 200 ms in every 2 s
+        pulsing = status.phase == Phase.FAILSAFE and now_ns() - edge < PULSE_NS  # 200 ms in every 2 s
+        failsafe = "~~" if pulse or pulsing else "__"
         lamps = f"LEASE_VALID {'##' if valid else '__'}  FAILSAFE {failsafe}"
         i, agent = self.gate.info(), ask_agent(self.home, "status") or {"round": []}
         votes = "".join(VOTES.get(v["state"], ":") for v in agent["round"])
-        lease = f"{i.phase.name.lower():<8} #{i.serial:<2} {left:3.1f} s"
-        return f"{lamps} | {lease} | votes [{votes:<6}] | {rate(self.stage):>7,.0f} inferences/s | busy {counted(self.stage):>5}"
+        lease = f"{i.phase.name.lower():<8} #{i.serial:<2} {status.remaining_ns / 1e9:3.1f} s"
+        work = f"{rate(self.stage):>9,.0f} inferences/s | busy {counted(self.stage):>4}"
+        return f"{lamps} | {lease} | votes [{votes:<6}] | {work} | log {status.log_next}"
 
     def say(self, text: str) -> None:
         """Print a line of the story."""
