@@ -58,6 +58,16 @@ class Home:
         """A command for people to copy, with the ``--dir`` that it needs."""
         return f"qsafp {words}{f' --dir {self.root}' if self.given else ''}"
 
+    def remedy(self, said: str) -> str:
+        """What helps against what the agent says keeps the lease away."""
+        if "REVOKED" in said:
+            return f"{self.hint('validator allow --all')}, then {self.hint('unlock')}"
+        if "PENDING_HUMAN" in said:
+            return self.hint("unlock")
+        if "REREGISTER" in said:
+            return "register the device anew in each validator.toml, once its log is understood"
+        return f"start or reach the validators: {self.hint('validators up')}" if "unreachable" in said else "see the validators' decisions"
+
     @property
     def start_agent(self) -> str:
         """The command that starts the agent."""

@@ -102,8 +102,8 @@ def _agent(home: Home) -> Iterator[Finding]:
     if a is None:
         yield Finding("agent", False, f"nobody answers on {home.agent}", home.start_agent)
         return
-    said, helps = a["error"], "see what is said of the validators"
-    yield Finding("agent", not said, said or f"pid {a['agent']}, {a['renewals']} renewals", helps if said else "")
+    said = a["error"]
+    yield Finding("agent", not said, said or f"pid {a['agent']}, {a['renewals']} renewals", home.remedy(said) if said else "")
     if a["isolated"]:
         yield Finding("polls", False, f"{a['polls']} of {a['n']} alive: no stop could arrive", "reach or start the validators")
     for v in a["round"]:

@@ -106,7 +106,7 @@ def _agent(a: dict[str, Any]) -> list[str]:
     typical = f", renewals take {took[len(took) // 2]:.1f} ms" if took else ""
     lines = [f"agent      pid {a['agent']}, {a['polls']} of {a['n']} polls alive{typical}{isolated}"]
     lines += [_vote(v) for v in a["round"]]
-    return lines + ([f"last error {a['error']}"] if a["error"] else [])
+    return lines + ([f"trouble    {a['error']}"] if a["error"] else [])
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -78,5 +78,7 @@ def _unlock(args: argparse.Namespace) -> int:
 
 def _why(home: Home) -> str:
     """What keeps the lease away, and the command that helps."""
-    text = str((ask_agent(home, "status") or {}).get("error", "no agent runs"))
-    return f"{text}\n  lift revocations with: {home.hint('validator allow --all')}, then unlock again" if "REVOKED" in text else text
+    known = ask_agent(home, "status")
+    if known is None:
+        return f"no agent runs\n  start it: {home.start_agent}"
+    return f"{known['error']}\n  what helps: {home.remedy(str(known['error']))}"

@@ -152,12 +152,14 @@ def _lists(args: argparse.Namespace, call: Callable[[Path], list[dict[str, Any]]
     for i, rows in found.items():
         lines.append(f"validator {i}: {rows if isinstance(rows, str) else f'{len(rows)} listed'}")
         if not isinstance(rows, str):
-            lines += ["  " + "  ".join(f"{k}={_short(v)}" for k, v in row.items()) for row in rows]
+            lines += ["  " + "  ".join(f"{k}={_short(k, v)}" for k, v in row.items()) for row in rows]
     emit(args, {str(i): {"error": v[7:]} if isinstance(v, str) else v for i, v in found.items()}, "\n".join(lines))
     return int(bad)
 
 
-def _short(value: object) -> str:
+def _short(key: str, value: object) -> str:
+    if key in ("at_ms", "since_ms", "decided_ms") and isinstance(value, int):
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(value / 1000)) if value else "never"
     text = str(value)
     return text if len(text) <= 20 else text[:16] + "…"
 

@@ -181,6 +181,8 @@ def test_a_person_stops_and_starts_the_device(live: Live) -> None:
     assert live.json("gate check", code=1)["reason"] == "MANUAL"
     assert "qsafp unlock" in next(f for f in live.json("doctor", code=1) if f["what"] == "lease")["remedy"]
     until(lambda: all(rows for rows in live.json("validator waiting").values()))
+    until(lambda: "PENDING_HUMAN" in live.json("status")["agent"]["error"])
+    assert "qsafp unlock" in next(f for f in live.json("doctor", code=1) if f["what"] == "agent")["remedy"]
     assert {rows[0]["waits"] for rows in live.json("validator waiting").values()} == {"release"}
     code, said = typed(live.root, "unlock", b"maybe\n")
     assert (code, "nothing was released" in said) == (1, True)
