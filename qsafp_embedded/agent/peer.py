@@ -14,9 +14,10 @@ from .. import sets
 from ..errors import QsafpError
 from ..tls import spki_of_certificate
 
-__all__ = ["Peer", "PeerError"]
+__all__ = ["Peer", "PeerError", "plain"]
 
 ANSWER_MAX = 64 * 1024
+SAID_MAX = 200
 POLL_S = 40.0
 CONNECT_S = 5.0
 CBOR = {"Content-Type": "application/cbor"}
@@ -48,6 +49,11 @@ def _spki(der: bytes) -> bytes:
         return spki_of_certificate(der)
     except ValueError:
         return bytes(32)
+
+
+def plain(text: str) -> str:
+    """Return what a validator said as one line that no terminal or log takes for more than text."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text.strip()[:SAID_MAX])
 
 
 class _Ask(NamedTuple):
@@ -139,7 +145,7 @@ class Peer:
         if answer.status == 204:
             return None
         if answer.status != 200:
-            raise PeerError(f"HTTP {answer.status}: {got[:200].decode(errors='replace').strip()}")
+            raise PeerError(f"HTTP {answer.status}: {plain(got[:SAID_MAX].decode(errors='replace'))}")
         return got
 
 

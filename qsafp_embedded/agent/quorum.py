@@ -10,6 +10,7 @@ from .. import cose, keys, sets
 from .._core import cbor_loads
 from .._tables import Refusal, RefusalClass
 from ..errors import FormatError
+from .peer import plain
 
 __all__ = ["Approval", "Ballot", "Refused", "Revocation", "parse_answer", "parse_sign1_answer", "request_of", "shortening"]
 
@@ -87,10 +88,10 @@ def parse_sign1_answer(body: bytes, member: sets.Validator, s: sets.ValidatorSet
     p = cbor_loads(signed.payload)
     if isinstance(p, dict) and list(p) == [1, 2, 3, 4, 5, 6]:
         _want(type(p[4]) is int and isinstance(p[6], str), "revocation of another shape")
-        return Revocation(p[4], p[6], body)
+        return Revocation(p[4], plain(p[6]), body)
     _want(isinstance(p, dict) and list(p) == [1, 2, 3, 4, 5], "refusal of another shape")
     _want(p[2] in (RefusalClass.DENY, RefusalClass.RETRY) and type(p[3]) is int and isinstance(p[4], str), "refusal of another shape")
-    return Refused(p[2] == RefusalClass.DENY, p[3], p[4], p[5], body)
+    return Refused(p[2] == RefusalClass.DENY, p[3], plain(p[4]), p[5], body)
 
 
 def _signer(by: cose.CoseSignature, member: sets.Validator, s: sets.ValidatorSet) -> None:
