@@ -17,11 +17,10 @@ from qsafp_embedded.agent.quorum import Approval, Ballot, Refused, Revocation, p
 from qsafp_embedded.errors import FormatError
 
 
-def refusal(q: Quorum, code: Refusal, data: Any = None, *, index: int = 1) -> bytes:
+def refusal(q: Quorum, code: Refusal, data: Any = None, *, text: str = "why") -> bytes:
     kind = RefusalClass.DENY if code < Refusal.STALE else RefusalClass.RETRY
-    return cose.encode_sign1(
-        cbor_dumps({1: bytes(32), 2: int(kind), 3: int(code), 4: "why", 5: data}), q.signers(index)[0], cose.AAD_REFUSAL
-    )
+    body = cbor_dumps({1: bytes(32), 2: int(kind), 3: int(code), 4: text, 5: data})
+    return cose.encode_sign1(body, q.signers(1)[0], cose.AAD_REFUSAL)
 
 
 def approval(q: Quorum, payload: bytes, index: int = 1) -> bytes:
@@ -56,6 +55,14 @@ def test_a_refusal_says_whether_and_when_to_ask_again(code: Refusal, data: Any, 
     got = parse_answer(refusal(q, code, data), q.members.validators[1], q.members)
     assert isinstance(got, Refused)
     assert (got.deny, got.after_ms, got.name) == (deny, after, code.name)
+
+
+def test_what_a_validator_says_cannot_write_to_the_terminal_or_log() -> None:
+    q = quorum()
+    got = parse_answer(refusal(q, Refusal.POLICY, text="no\x1b[2J\nagent: all is well" + "x" * 900), q.members.validators[1], q.members)
+    assert isinstance(got, Refused)
+    assert got.text.startswith("no\ufffd[2J\ufffdagent:")
+    assert len(got.text) == 200
 
 
 def test_a_revocation_is_no_answer_to_a_request() -> None:
