@@ -11,6 +11,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, mmap, munmap
 from posix.time cimport clock_gettime, timespec
 
 from collections import namedtuple
+from os import fstat
 
 from qsafp_embedded._tables import Error
 from qsafp_embedded.errors import AuditError, FormatError, QsafpError
@@ -411,6 +412,8 @@ cdef class GatePage:
 
     def _attach(self, int fd):
         """Map the page behind ``fd`` read-only.  Raises: OSError, FormatError."""
+        if fstat(fd).st_size < c.QSAFP_GATE_PAGE_BYTES:  # reading past its end would be a bus error
+            raise FormatError("gate page: shorter than a page")
         cdef void *p = mmap(NULL, c.QSAFP_GATE_PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0)
         if p == MAP_FAILED:
             raise OSError("the gate page cannot be mapped")
@@ -524,6 +527,53 @@ def guard_run(dict options not None):
     if err:
         raise QsafpError(why.decode())
     del keep
+
+
+cdef class SelfGuard:
+    """A guard inside this program: **self-policed** (qsafp_embedded.guard.own).  Not for two threads at once."""
+
+    cdef c.qsafp_guard_options_t o
+    cdef c.qsafp_self_t *guard
+    cdef object keep
+
+    def __cinit__(self, dict options not None):
+        """Start it.  Raises: QsafpError with the reason it could not start."""
+        cdef char why[256]
+        self.keep = fill(&self.o, options)
+        with nogil:
+            self.guard = c.qsafp_self_open(&self.o, why, sizeof(why))
+        if self.guard == NULL:
+            raise QsafpError(f"self-policed guard: {why.decode()}")
+
+    def __dealloc__(self):
+        c.qsafp_self_close(self.guard)
+
+    def _alive(self):
+        if self.guard == NULL:
+            raise QsafpError("self-policed guard: closed")
+
+    def wire(self):
+        """Our end of its command socket: one frame a packet, answered by ``step``."""
+        self._alive()
+        return c.qsafp_self_wire(self.guard)
+
+    def page(self):
+        """Descriptor of the gate page."""
+        self._alive()
+        return c.qsafp_self_page(self.guard)
+
+    def step(self):
+        """Answer one frame, and write what the deadline thread latched."""
+        self._alive()
+        with nogil:
+            c.qsafp_self_step(self.guard)
+
+    def close(self):
+        """Close the gate for good."""
+        guard, self.guard = self.guard, NULL
+        if guard != NULL:
+            with nogil:
+                c.qsafp_self_close(guard)
 
 
 # ---- a log without a guard ----

@@ -172,3 +172,11 @@ cdef extern from "guard.h" nogil:
     int qsafp_own_log_sync(qsafp_own_log_t *l)
     uint64_t qsafp_own_log_size(const qsafp_own_log_t *l, uint8_t *head)
     void qsafp_own_log_close(qsafp_own_log_t *l)
+
+    ctypedef struct qsafp_self_t:
+        pass
+    qsafp_self_t *qsafp_self_open(const qsafp_guard_options_t *o, char *why, size_t why_len)
+    int qsafp_self_wire(const qsafp_self_t *s)
+    int qsafp_self_page(const qsafp_self_t *s)
+    void qsafp_self_step(qsafp_self_t *s)
+    void qsafp_self_close(qsafp_self_t *s)

@@ -191,7 +191,7 @@ static void configure(host_t *h)
     memcpy(q->cfg.policy_ms, o->policy_ms, sizeof o->policy_ms);
 }
 
-static host_t *host_new(const qsafp_guard_options_t *o, char *why, size_t why_len)
+host_t *host_new(const qsafp_guard_options_t *o, char *why, size_t why_len)
 {
     host_t *h = calloc(1, sizeof *h);
     if (!h) {
@@ -201,6 +201,8 @@ static host_t *host_new(const qsafp_guard_options_t *o, char *why, size_t why_le
     h->o = o;
     h->why = why;
     h->why_len = why_len;
+    store_t *s = &h->store;
+    s->ring_fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
     h->page_fd = h->gate_fd = h->ctl_fd = h->epoll_fd = h->signal_fd = h->deadline_event = h->service_event = -1;
     pthread_mutexattr_t inherit;
     pthread_mutexattr_init(&inherit);
@@ -249,7 +251,7 @@ static void *deadline_thread(void *arg)
     return 0;
 }
 
-static int start_deadline(host_t *h)
+int start_deadline(host_t *h)
 {
     pthread_attr_t a;
     struct sched_param rt = {.sched_priority = 50};
@@ -279,7 +281,7 @@ static uint64_t epoch_before(host_t *h)
     return file_state_load(h, &st, sizeof st) ? 0 : st.epoch;
 }
 
-static int start(host_t *h)
+int host_start(host_t *h, int (*pins)(host_t *))
 {
     h->deadline_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     h->service_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -287,7 +289,7 @@ static int start(host_t *h)
         return fail(h, "eventfd: %s", strerror(errno));
     if (open_sodium(h) || store_open(h, false) || load_set(h))
         return -1;
-    if (pins_start(h) || store_start(h)) /* the holder before any thread */
+    if (pins(h) || store_start(h)) /* the holder before any thread */
         return -1;
     h->counter_hz = counter_hz();
     configure(h);
@@ -302,16 +304,26 @@ static int start(host_t *h)
     if (h->q.set.epoch > epoch && set_note(h))
         return fail(h, "%s: cannot record the set document: the disk is full or fails", h->o->state_dir);
     polls_alive(h, 0);
-    return serve_open(h) || start_deadline(h) ? -1 : 0;
+    return 0;
 }
 
-static void stop(host_t *h)
+void host_stop(host_t *h)
 {
     h->stop = true;
+    if (!h->q.page)
+        return;
     qsafp_deinit(&h->q);
     if (h->deadline)
         pthread_join(h->deadline, 0);
     qsafp_deinit(&h->q); /* after the last tick */
+}
+
+void host_free(host_t *h)
+{
+    store_close(h);
+    free(h->set_doc);
+    free(h->incoming);
+    free(h);
 }
 
 int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
@@ -326,7 +338,7 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
     sigaddset(&mask, SIGINT);
     sigaddset(&mask, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &mask, &was);
-    int err = start(h);
+    int err = host_start(h, pins_start) || serve_open(h) || start_deadline(h) ? -1 : 0;
     if (!err) {
         h->locked = mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
         bool spared = spare_us();
@@ -339,13 +351,9 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
         notify("STOPPING=1");
         serve_close(h);
     }
-    if (h->q.page)
-        stop(h);
+    host_stop(h);
     pins_stop(h);
-    store_close(h);
-    free(h->set_doc);
-    free(h->incoming);
+    host_free(h);
     pthread_sigmask(SIG_SETMASK, &was, 0);
-    free(h);
     return err;
 }

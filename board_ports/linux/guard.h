@@ -34,4 +34,13 @@ int qsafp_own_log_sync(qsafp_own_log_t *l);
 uint64_t qsafp_own_log_size(const qsafp_own_log_t *l, uint8_t head[32]);
 void qsafp_own_log_close(qsafp_own_log_t *l);
 
+/* self.c: the whole guard inside the calling program, but for pins, sockets and workloads: self-policed.  One thread at a time.
+ * `o` and what it points to must outlive it.  0, or the reason in `why`. */
+typedef struct qsafp_self qsafp_self_t;
+qsafp_self_t *qsafp_self_open(const qsafp_guard_options_t *o, char *why, size_t why_len);
+int qsafp_self_wire(const qsafp_self_t *s); /* the caller's end of its command socket: one frame a packet */
+int qsafp_self_page(const qsafp_self_t *s); /* the gate page's descriptor */
+void qsafp_self_step(qsafp_self_t *s);      /* answers one frame, writes what the deadline thread latched */
+void qsafp_self_close(qsafp_self_t *s);
+
 #endif

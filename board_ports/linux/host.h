@@ -107,6 +107,12 @@ typedef struct host {
 int fail(host_t *h, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 uint64_t boot_ns(void);
 extern const qsafp_port_t LINUX_PORT;
+/* guard.c */
+host_t *host_new(const qsafp_guard_options_t *o, char *why, size_t why_len);
+int host_start(host_t *h, int (*pins)(host_t *));
+int start_deadline(host_t *h);
+void host_stop(host_t *h);
+void host_free(host_t *h);
 
 /* store.c */
 int store_open(host_t *h, bool create);
@@ -142,6 +148,8 @@ int pin_req(void *ctx);
 int serve_open(host_t *h);
 int serve(host_t *h);
 void serve_close(host_t *h);
+bool one_frame(host_t *h, client_t *c);
+void note_losses(host_t *h);
 void client_close(host_t *h, client_t *c);
 bool answer(client_t *c, uint8_t tag, qsafp_command_status_t status, const void *p, size_t n);
 /* contain.c */

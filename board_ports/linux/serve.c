@@ -187,7 +187,7 @@ static bool is_wait(const client_t *c, const uint8_t *f, size_t n)
            (uint16_t)(f[5] | f[6] << 8) == qsafp_crc16(f, 5);
 }
 
-static bool one_frame(host_t *h, client_t *c)
+bool one_frame(host_t *h, client_t *c)
 {
     uint8_t f[FRAME_BYTES + 1];
     ssize_t n = receive(c, f, sizeof f);
@@ -213,7 +213,7 @@ static bool one_frame(host_t *h, client_t *c)
 }
 
 /* What is not there any more, or never came to be: bytes pruned, entries lost; events dropped. */
-static void note_losses(host_t *h)
+void note_losses(host_t *h)
 {
     store_t *s = &h->store;
     if (s->evidence_pruned || s->untold_evidence) {
