@@ -30,7 +30,7 @@ static unsigned blank_from(const uint8_t *rec)
     return n;
 }
 
-/* What the slot of sequence `seq` holds; a torn record ends in erased bytes. */
+/* What the slot of sequence `seq` holds; a torn record ends in erased bytes, one whose erasing was torn begins with some. */
 static kind_t kind(const store_t *s, uint64_t seq)
 {
     const uint8_t *rec = at(s, seq);
@@ -42,7 +42,7 @@ static kind_t kind(const store_t *s, uint64_t seq)
         return SLOT_OLD;
     if (whole && seq_of(rec) == seq && (n == SLOT || seq % PAGE_SLOTS == PAGE_SLOTS - 1))
         return SLOT_NEW;
-    return n < SLOT ? SLOT_TORN : SLOT_STRANGE;
+    return n < SLOT || rec[0] == 0xFF ? SLOT_TORN : SLOT_STRANGE;
 }
 
 static bool follows(const store_t *s, uint64_t seq)
