@@ -14,28 +14,33 @@ typedef struct {
     int twin, set_twin;              /* this member repeats member 0's key; this set key repeats the first */
     uint8_t set_id;
     bool drop_ed, extra_key;         /* no Ed25519 key for member 0; a ninth pair */
+    unsigned endpoints, pins, pin_bytes, index_of; /* of each member; member 1 says it is this one */
 } setdoc_t;
 
 static inline setdoc_t setdoc(void)
 {
-    return (setdoc_t){.epoch = 1, .m = 4, .n = 6, .suite = QSAFP_SUITE_ED25519, .k = 1, .r = 2, .max_duration_ms = 3600000, .twin = -1, .set_twin = -1, .set_id = 5};
+    return (setdoc_t){.epoch = 1, .m = 4, .n = 6, .suite = QSAFP_SUITE_ED25519, .k = 1, .r = 2, .max_duration_ms = 3600000, .twin = -1, .set_twin = -1, .set_id = 5,
+                       .endpoints = 1, .pins = 1, .pin_bytes = 32, .index_of = 1};
 }
 
 static inline void set_key(unsigned i, uint8_t pk[32]) { memset(pk, 0x61 + (int)i, 32); pk[31] = 0x21; }
 
 static inline void put_member(qsafp_cbor_w *w, const setdoc_t *d, unsigned i)
 {
-    uint8_t pk[MLDSA65_PK_BYTES], pin[32] = {(uint8_t)i};
+    uint8_t pk[MLDSA65_PK_BYTES], pin[40] = {(uint8_t)i};
     unsigned key = (int)i == d->twin ? 0 : i >= d->swap_from && i < d->swap_from + d->swap_count ? i + 100 : i;
     memset(pk, 0x11 + (int)key, sizeof pk);
     pk[31] = 0x11;
     qsafp_cbor_put(w, QSAFP_CBOR_ARRAY, 5);
-    qsafp_cbor_put(w, QSAFP_CBOR_UINT, i);
-    qsafp_cbor_put(w, QSAFP_CBOR_ARRAY, 1);
-    qsafp_cbor_put(w, QSAFP_CBOR_TSTR, 6);
-    qsafp_cbor_put_raw(w, "a:8443", 6);
-    qsafp_cbor_put(w, QSAFP_CBOR_ARRAY, 1);
-    qsafp_cbor_put_bstr(w, pin, 32);
+    qsafp_cbor_put(w, QSAFP_CBOR_UINT, i == 1 ? d->index_of : i);
+    qsafp_cbor_put(w, QSAFP_CBOR_ARRAY, d->endpoints);
+    for (unsigned k = 0; k < d->endpoints; k++) {
+        qsafp_cbor_put(w, QSAFP_CBOR_TSTR, 6);
+        qsafp_cbor_put_raw(w, "a:8443", 6);
+    }
+    qsafp_cbor_put(w, QSAFP_CBOR_ARRAY, d->pins);
+    for (unsigned k = 0; k < d->pins; k++)
+        qsafp_cbor_put_bstr(w, pin, d->pin_bytes);
     if (d->suite == QSAFP_SUITE_MLDSA65 || (d->drop_ed && i == 0))
         qsafp_cbor_put_null(w);
     else
