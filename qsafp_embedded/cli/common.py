@@ -60,6 +60,8 @@ class Home:
 
     def remedy(self, said: str) -> str:
         """What helps against what the agent says keeps the lease away."""
+        if "no guard answers" in said:
+            return self.start_guard
         if "REVOKED" in said:
             return f"{self.hint('validator allow --all')}, then {self.hint('unlock')}"
         if "PENDING_HUMAN" in said:
@@ -71,7 +73,14 @@ class Home:
     @property
     def start_agent(self) -> str:
         """The command that starts the agent."""
+        if self.root == SYSTEM.config:
+            return "systemctl start qsafp-agent"
         return f"python -m qsafp_embedded.agent --config {self.agent_toml}"
+
+    @property
+    def start_guard(self) -> str:
+        """The command that starts the guard: on the system's places a unit of its own, else the agent does it."""
+        return "systemctl start qsafp-guard" if self.root == SYSTEM.config else f"start the agent, which starts it: {self.start_agent}"
 
     @property
     def state(self) -> Path:

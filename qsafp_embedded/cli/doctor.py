@@ -89,7 +89,7 @@ def _guard(home: Home) -> Iterator[Finding]:
         with GuardClient.connect(home.ctl) as client:
             s = client.status()
     except QsafpError as why:
-        yield Finding("guard", False, str(why).partition(";")[0], f"start the agent, which starts it: {home.start_agent}")
+        yield Finding("guard", False, str(why).partition(";")[0], home.start_guard)
         return
     open_ = s.phase in (Phase.ACTIVE, Phase.WARNING)
     helps = {Phase.FAILSAFE: home.hint("unlock"), Phase.GRACE: "start or reach the validators: the next lease resumes it"}

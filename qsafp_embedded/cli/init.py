@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     lines = [
         f"made {where}: device {enrolment['ueid'][:16]}…, {m} of {n} validators ({plan.suite}), LAB: all on this host",
         f"  1. start the validators:  {home.hint('validators up')}    (leave it running)",
-        f"  2. start the agent:       {'systemctl start qsafp-agent' if f == SYSTEM else home.start_agent}",
+        f"  2. start the agent:       {home.start_agent}",
         f"  3. look:                  {home.hint('status --watch')}",
         f"  4. run something:         {home.hint('run')} -- CMD",
         f"hand the auditor's key over and delete it here: {f.state / 'auditor' / 'k0'}",
