@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import floors
@@ -38,22 +39,16 @@ def file_system(path: Path) -> str:
     return best[1]
 
 
-def measure(b: Bench) -> None:
-    """All keys of this area that are wanted."""
-    with place("log") as folder:
-        if file_system(folder) == "tmpfs":
-            b.problems |= dict.fromkeys(set(KEYS[:4]) & b.wanted, "the checkout lies on tmpfs, where durability costs nothing")
-        else:
-            if b.wants("audit.append_ns"):
-                _append(b, folder)
-            if b.wants("audit.append_python_ns"):
-                _append_python(b, folder)
-            if b.wants("audit.durable_ratio"):
-                _durable(b, folder)
-            if b.wants("audit.single_durable_ratio"):
-                _single(b, folder)
-        if b.wants("audit.verify_ns_per_record", "audit.verify_linear_ratio"):
-            _verify(b, folder)
+def _on_disk(work: Callable[[Bench, Path], None]) -> Callable[[Bench], None]:
+    """In a folder of its own; refused on a file system where durability costs nothing."""
+
+    def step(b: Bench) -> None:
+        with place("log") as folder:
+            if file_system(folder) == "tmpfs":
+                raise RuntimeError("the checkout lies on tmpfs, where durability costs nothing")
+            work(b, folder)
+
+    return step
 
 
 def _new_log(folder: Path, name: str) -> ctypes.c_void_p:
@@ -189,3 +184,12 @@ def _verify(b: Bench, folder: Path) -> None:
     b.beside("audit.four_blocks_ns", median(p.floor), "ns", samples=p.floor)
     b.put("audit.verify_ns_per_record", median(p.subject), samples=p.subject, n=n, limit=limit, ratio=p.ratio, notes=p.notes())
     b.put("audit.verify_linear_ratio", q.ratio[0], n=n, limit=1.05, ratio=q.ratio)
+
+
+STEPS = (
+    (KEYS[0:1], _on_disk(_append)),
+    (KEYS[1:2], _on_disk(_append_python)),
+    (KEYS[2:3], _on_disk(_durable)),
+    (KEYS[3:4], _on_disk(_single)),
+    (KEYS[4:], _on_disk(_verify)),
+)

@@ -31,21 +31,8 @@ KEYS = (
     "gate.deadline_error_us",
     "failsafe.denial_to_frozen_ms",
 )
-SHORT_MS = 20
+SHORT_MS = {"idle": 20, "busy": 80}  # a request lives half as long
 LOADS = ("idle FIFO", "idle", "busy FIFO", "busy")
-
-
-def measure(b: Bench) -> None:
-    """All keys of this area that are wanted."""
-    if b.wants("failsafe.decision_to_gate_ns"):
-        _decision(b)
-    if b.wants("simulated.failsafe.denial_to_pin_us"):
-        _conditions(b, _denial_to_pin)
-    if b.wants("simulated.deadline_to_pin_us", "gate.deadline_error_us"):
-        _timer_floor(b)
-        _conditions(b, _deadline)
-    if b.wants("failsafe.denial_to_frozen_ms"):
-        _frozen(b)
 
 
 def _decision(b: Bench) -> None:
@@ -61,6 +48,15 @@ def _decision(b: Bench) -> None:
         mine = [v * ns for v in out]
     b.beside("failsafe.visibility_ns", at(floor, 0.5), "ns", samples=floor)
     b.put("failsafe.decision_to_gate_ns", at(mine, 0.99), samples=mine, limit=2000)
+
+
+def _denials(b: Bench) -> None:
+    _conditions(b, _denial_to_pin)
+
+
+def _deadlines(b: Bench) -> None:
+    _timer_floor(b)
+    _conditions(b, _deadline)
 
 
 def _conditions(b: Bench, run: Callable[[Bench, str, Path, bool], None]) -> None:
@@ -149,7 +145,7 @@ def _timer_floor(b: Bench) -> None:
 
 def _deadline(b: Bench, load: str, folder: Path, fifo: bool) -> None:
     lib, pin, gate = subject(), [], []
-    with Lab(folder, duration_ms=SHORT_MS, grace_ms=3_600_000, fifo=fifo) as lab, lab.pins() as pins:
+    with Lab(folder, duration_ms=SHORT_MS[load.split()[0]], grace_ms=3_600_000, fifo=fifo) as lab, lab.pins() as pins:
         board, page = ctypes.c_void_p(address(pins)), ctypes.c_void_p(lib.subject_map(lab.page_fd))
         while len(pin) < b.n("simulated.deadline_to_pin_us"):
             granted = lab.lease()
@@ -198,8 +194,7 @@ def group(folder: Path) -> Iterator[Path]:
 def _frozen(b: Bench) -> None:
     mount, n = cgroup_mount(), b.n("failsafe.denial_to_frozen_ms")
     if mount is None:
-        b.problems["failsafe.denial_to_frozen_ms"] = "no control group may be made here"
-        return
+        raise RuntimeError("no control group may be made here")
     with group(mount / f"qsafp-bench-{secrets.token_hex(4)}") as g, place("froz") as folder, Lab(folder) as lab:
         freeze = os.open(g / "cgroup.freeze", os.O_RDWR)
         events = os.open(g / "cgroup.events", os.O_RDONLY)
@@ -260,3 +255,6 @@ def _held(lab: Lab, g: Path, fds: tuple[int, int], n: int) -> list[float]:
     os.close(kill)
     os.close(pidfd)
     return out
+
+
+STEPS = ((KEYS[0:1], _decision), (KEYS[1:2], _denials), (KEYS[2:4], _deadlines), (KEYS[4:], _frozen))

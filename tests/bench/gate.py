@@ -15,16 +15,12 @@ from qsafp_embedded import Gate
 KEYS = ("gate.c_check_ns", "gate.python_bool_ns", "gate.require_ns", "gate.false_closes")
 
 
-def measure(b: Bench) -> None:
-    """All keys of this area that are wanted."""
-    if b.wants(*KEYS[:3]):
-        with place("gate") as folder, Lab(folder) as lab:
-            lab.lease()
-            with Pinned(0):
-                _c_check(b, lab)
-                _python(b, lab)
-    if b.wants("gate.false_closes"):
-        _false_closes(b)
+def _checks(b: Bench) -> None:
+    with place("gate") as folder, Lab(folder) as lab:
+        lab.lease()
+        with Pinned(0):
+            _c_check(b, lab)
+            _python(b, lab)
 
 
 def _c_check(b: Bench, lab: Lab) -> None:
@@ -73,3 +69,6 @@ def _false_closes(b: Bench) -> None:
             lib.subject_false_closes(page, ctypes.c_uint64(now_ns() + seconds * 10**9), out)
     notes = [f"{out[0]:,} checks in {seconds} s, {out[1]} first looks failed, longest pause between two {out[3] / 1e6:.1f} ms"]
     b.put("gate.false_closes", out[2], n=seconds, limit=0, notes=notes)
+
+
+STEPS = ((KEYS[:3], _checks), (KEYS[3:], _false_closes))

@@ -28,16 +28,6 @@ AT_ONCE = 4
 RENEW_MS = 400
 
 
-def measure(b: Bench) -> None:
-    """All keys of this area that are wanted."""
-    if b.wants(*KEYS[:2]):
-        _kill(b)
-    if b.wants("guard.rss_mib", "agent.rss_mib"):
-        _weight(b)
-    if b.wants("agent.cold_start_to_lease_s"):
-        _cold_start(b)
-
-
 def _kill(b: Bench) -> None:
     """Several guards at a time; each waits for itself, mostly asleep."""
     n = b.n(KEYS[0])
@@ -131,3 +121,6 @@ def _cold_start(b: Bench) -> None:
             gate.close()
             home.stop_agent()
     b.put("agent.cold_start_to_lease_s", median(samples[1:]), samples=samples[1:], limit=1.2, notes=[f"longest {at(samples[1:], 1):.2f} s"])
+
+
+STEPS = ((KEYS[:2], _kill), (KEYS[2:4], _weight), (KEYS[4:], _cold_start))

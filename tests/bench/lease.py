@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import secrets
 import time
+from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -18,13 +19,6 @@ from qsafp_embedded import cose, keys, sets
 from qsafp_embedded._core import cbor_dumps
 
 KEYS = ("lease.verify_us.ed25519", "lease.verify_us.hybrid")
-
-
-def measure(b: Bench) -> None:
-    """Both suites."""
-    for suite in ("ed25519", "hybrid"):
-        if b.wants(f"lease.verify_us.{suite}"):
-            _verify(b, suite)
 
 
 class Quorum:
@@ -115,3 +109,6 @@ def _verify(b: Bench, suite: str) -> None:
     b.beside(f"lease.bare_us.{suite}", median(floor), "us", samples=floor, n=each * ROUNDS)
     limit = (1.15 if suite == "ed25519" else 1.5) * median(floor)
     b.put(name, median(mine), samples=mine, n=each * ROUNDS, limit=limit, ratio=p.ratio, notes=p.notes())
+
+
+STEPS = tuple(((key,), partial(_verify, suite=key.rpartition(".")[2])) for key in KEYS)

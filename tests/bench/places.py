@@ -136,7 +136,7 @@ class Lab:
 
     def lease(self) -> Granted:
         """Sign and put the next lease; asks again where the request was over before it was signed (short leases under load)."""
-        for _ in range(200):
+        for _ in range(1000):
             try:
                 payload, named = self.propose()
                 token = cose.encode_sign(payload, [cose.sign_payload(payload, k, cose.AAD_LEASE) for k in self.signers[:M]])
@@ -146,7 +146,7 @@ class Lab:
             s = self.client.status()
             if s.status == Status.VALID:
                 return Granted(token, named, s.now_ns + s.remaining_ns)
-        raise RuntimeError("no lease in 200 tries")
+        raise RuntimeError("no lease in 1,000 tries")
 
     def refusal(self, index: int, named: bytes) -> bytes:
         """A signed denial of a request."""

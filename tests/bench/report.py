@@ -103,7 +103,8 @@ def write_docs(found: dict[str, Any]) -> None:
     """docs/benchmarks.md: one row per key with definition, command, figure and verdict."""
     h = found["host"]
     lines = [f"Measured {h['date']} on {h['cpu']}, Linux {h['kernel']}, {h['file_system']}, {h['compiler']},"]
-    lines += [f"Python {h['python']}, commit {h['commit']}, mode {h['mode']}.", ""]
+    commits = sorted({r["commit"] for _, r in _rows(found)})
+    lines += [f"Python {h['python']}, commit {', '.join(commits)}, mode {h['mode']}.", ""]
     lines += ["| key | definition | command | goal | measured | verdict | ratio p50 (p5-p95) | p99 | p99.9 | n | notes |"]
     lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
     problems = found.get("problems", {})

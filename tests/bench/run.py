@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,33 @@ def host(mode: str) -> dict[str, str]:
 
 
 def measure(b: Bench) -> None:
-    """Every area with a wanted key; an area that fails is reported and does not stop the others."""
+    """Every step with a wanted key; one that fails is reported and does not stop the others."""
     for area in AREAS:
         module = importlib.import_module(area)
-        if not b.wants(*module.KEYS):
-            continue
-        start = time.monotonic()
-        print(f"{area} …", file=sys.stderr, flush=True)
-        try:
-            module.measure(b)
-        except Exception as why:  # outermost: one figure that cannot be had must not hide the others
-            missing = {k for k in module.KEYS if k in b.wanted and k not in b.results}
-            b.problems |= dict.fromkeys(missing, f"{type(why).__name__}: {why}")
-            if os.environ.get("BENCH_TRACE"):
-                raise
-        print(f"{area}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        for keys, step in module.STEPS:
+            if b.wants(*keys):
+                attempt(b, keys, step)
+
+
+def attempt(b: Bench, keys: tuple[str, ...], step: Callable[[Bench], None]) -> None:
+    """Measure some keys, or say why they could not be."""
+    print(f"{', '.join(k for k in keys if k in b.wanted)} …", file=sys.stderr, flush=True)
+    start = time.monotonic()
+    try:
+        step(b)
+    except Exception as why:  # outermost: one figure that cannot be had must not hide the others
+        b.problems |= {k: f"{type(why).__name__}: {why}" for k in keys if k in b.wanted and k not in b.results}
+        if os.environ.get("BENCH_TRACE"):
+            raise
+    print(f"  {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Figures of two runs, the newer where both have one; what could not be measured then and was now is no problem any more."""
+    problems = {k: v for k, v in old.get("problems", {}).items() if k not in new}
+    out = {**old, **new}
+    out.pop("problems", None)
+    return out | ({"problems": problems} if problems else {})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--full", action="store_true", default=bool(os.environ.get("FULL")), help="every n as defined")
     p.add_argument("--list", action="store_true", help="list keys and goals, measure nothing")
     p.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json", help="where the figures go (default: build/bench.json)")
+    p.add_argument("--update", action="store_true", help="keep the figures of --out that are not measured now, each with its commit")
     p.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md from the figures; with none measured yet: measure")
     args = p.parse_args(argv)
     if args.list:
@@ -97,10 +111,13 @@ def main(argv: list[str] | None = None) -> int:
     mode = "full" if args.full else "quick" if args.quick else "default"
     b = Bench(mode, chosen(args.keys))
     measure(b)
-    found: dict[str, Any] = {"host": host(mode), **{k: r.as_dict() for k, r in b.results.items()}}
+    here = host(mode)
+    found: dict[str, Any] = {"host": here, **{k: {**r.as_dict(), "commit": here["commit"]} for k, r in b.results.items()}}
+    if args.update and args.out.exists():
+        found = merged(json.loads(args.out.read_text()), found)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if b.problems:
-        found["problems"] = b.problems
+        found["problems"] = {**found.get("problems", {}), **b.problems}
     args.out.write_text(json.dumps(found, indent=1) + "\n")
     report.plots(b, args.out.parent / "bench")
     print(report.table(found))

@@ -34,7 +34,7 @@ PER_S = 4_500  # requests made ready for a second of load; the load says so if t
 WARM_S = 0.5
 
 
-def measure(b: Bench) -> None:
+def _measure_all(b: Bench) -> None:
     """Few devices, then many registered ones."""
     seconds = b.n(KEYS[0])
     count = int(PER_S * (seconds + WARM_S))
@@ -192,3 +192,6 @@ async def _measure(requests: list[bytes], context: ssl.SSLContext, port: int, se
     done = shared.done - before
     shared.over = True
     return done, took, shared.problem
+
+
+STEPS = ((KEYS, _measure_all),)
