@@ -49,14 +49,16 @@ def _read(home: Home) -> tuple[Log, Status]:
 def _list(args: argparse.Namespace) -> int:
     home = home_of(args)
     with GuardClient.connect(home.ctl) as guard:
-        start = max(0, guard.status().log_next - max(1, args.last))
+        status = guard.status()
+        start = max(0, status.log_next - max(1, args.last))
         rows = [Record.decode(r).as_json() for r in guard.records(start)]
     lines = [
         f"{r['seq']:>8}  {r['boot']:>4}  {r['boot_ns'] / 1e9:14.3f}  {r['event']:<20} serial {r['serial']:<8}"
         + (f" {r['reason']}" if r["reason"] != "NONE" else "")
         for r in rows
     ]
-    emit(args, rows, "\n".join([f"{'sequence':>8}  boot  {'boot time, s':>14}  event", *lines]))
+    lab = "  LAB: validators share this host" if status.lab else ""
+    emit(args, rows, "\n".join([f"{'sequence':>8}  boot  {'boot time, s':>14}  event{lab}", *lines]))
     return 0
 
 

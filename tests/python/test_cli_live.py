@@ -102,6 +102,7 @@ def test_the_gate_answers_for_its_model_only(live: Live, tmp_path: Path) -> None
 def test_the_log_lists_verifies_and_exports(live: Live, tmp_path: Path) -> None:
     rows = live.json("audit list --last 3")
     assert len(rows) == 3
+    assert "LAB" in live.run("audit list").splitlines()[0]
     assert live.json(f"audit verify --k0 {live.root}/auditor/k0")["ok"] is True
     out = tmp_path / "log.jsonl"
     live.run(f"audit export --out {out}")
