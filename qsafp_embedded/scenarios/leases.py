@@ -18,9 +18,7 @@ def expiration_enforcement(s: Stage) -> Figures:
     s.workload()
     s.wait("an open gate", lambda: s.stamp().opens > 0 and s.pin()[0] == 1)
     s.stop("agent")
-    with s.client() as guard:
-        status = guard.status()
-        end = status.now_ns + status.remaining_ns
+    end = s.lease_end()
     grace = s.phase(Phase.GRACE)
     s.phase(Phase.FAILSAFE)
     stamp, (level, fell) = s.stamp(), s.pin()

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from .. import keys, sets
 from .._core import now_ns, record_decode
-from .._tables import Phase
+from .._tables import Event, Phase
 from ..client import GuardClient, Status
 from ..errors import GuardUnavailable, QsafpError
 from ..gate import Gate
@@ -316,6 +316,18 @@ class Stage:
         """The whole log, decoded."""
         with self.client() as guard:
             return [record_decode(r) for r in guard.records()]
+
+    def lease_end(self) -> int:
+        """When the running lease ends, boot time in ns; raises Failed if that is later than its request's time and its duration."""
+        with self.client() as guard:
+            status = guard.status()
+        records = self.records()
+        got = max(i for i, r in enumerate(records) if r["event"] in (Event.LEASE_ISSUED, Event.LEASE_RENEWED))
+        asked = max(r["boot_ns"] for r in records[:got] if r["event"] == Event.VALIDATOR_QUERY)
+        end = status.now_ns + status.remaining_ns
+        check(status.remaining_ns > 0, "no lease runs")
+        check(end <= asked + status.duration_ms * 1_000_000, f"the lease ends {ms(end - asked)} ms after it was asked for")
+        return end
 
     def pin(self, line: int = 0) -> tuple[int, int]:
         """Level and boot time, ns, of the last change of a line of the simulated board: 0 LEASE_VALID, 1 FAILSAFE."""
