@@ -323,3 +323,15 @@ def test_a_page_of_zeros_or_ones_is_closed() -> None:
 def test_errors_are_builtins_too() -> None:
     assert issubclass(LeaseExpired, PermissionError)
     assert issubclass(GuardUnavailable, ConnectionError)
+
+
+def test_another_model_closes_the_page_for_good_and_makes_a_new_one(device: Device) -> None:
+    device.lease()
+    gate = device.gate()
+    assert gate
+    device.stop()
+    device.configure(model_hash=bytes(32).hex())
+    device.start().lease()
+    assert type(refusal(gate)) is WrongModel
+    assert not gate
+    assert device.gate(model=bytes(32))
