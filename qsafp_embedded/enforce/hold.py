@@ -32,6 +32,9 @@ class Hold(Protocol):
     def started(self, pid: int) -> None:
         """Remember the child."""
 
+    def holds(self, pid: int) -> bool:
+        """Tell whether a process is inside, or gone."""
+
     def freeze(self, on: bool) -> None:
         """Freeze or thaw."""
 
@@ -54,7 +57,7 @@ def _until(empty: Callable[[], bool], name: str) -> None:
 
 
 class CgroupHold:
-    """A cgroup v2 of its own; nothing inside can leave it without rights over the parent."""
+    """A cgroup v2 of its own; what is inside leaves it only with rights over the parent, which our own user has (strays.py)."""
 
     kind = "cgroup"
 
@@ -82,6 +85,15 @@ class CgroupHold:
     def started(self, pid: int) -> None:
         """Nothing to remember: the cgroup knows."""
 
+    def holds(self, pid: int) -> bool:
+        """Tell whether a process is inside, or gone."""
+        try:
+            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        except OSError:
+            return True
+        name = f"0::/{self.path.relative_to(_mount())}"
+        return any(line == name or line.startswith(f"{name}/") for line in lines)
+
     def freeze(self, on: bool) -> None:
         """Freeze or thaw."""
         os.pwrite(self._fds[0], b"1" if on else b"0", 0)
@@ -106,7 +118,7 @@ class CgroupHold:
 
 
 class SignalHold:
-    """A process group of its own; a workload that makes another group or session escapes it, and SAFETY.md says so."""
+    """A process group of its own; a workload that makes another group or session leaves it (strays.py)."""
 
     kind = "signals"
 
@@ -123,6 +135,13 @@ class SignalHold:
     def started(self, pid: int) -> None:
         """Remember the group."""
         self.pid = pid
+
+    def holds(self, pid: int) -> bool:
+        """Tell whether a process is in the group, or gone."""
+        try:
+            return os.getpgid(pid) == self.pid
+        except ProcessLookupError:
+            return True
 
     def _signal(self, number: int) -> bool:
         """Signal the group; False if it is gone."""
@@ -150,14 +169,21 @@ class SignalHold:
         self.kill()
 
 
+def _mount() -> Path:
+    """Where cgroup v2 is mounted; raises StoreError if nowhere."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for m in mounts:
+        if m[m.index("-") + 1] == "cgroup2":
+            return Path(m[4])
+    raise StoreError("no cgroup v2 here")
+
+
 def _own_cgroup() -> Path:
     """Our own cgroup v2 directory; raises StoreError without one."""
-    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    roots = [Path(m[4]) for m in mounts if m[m.index("-") + 1] == "cgroup2"]
     mine = [line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")]
-    if not roots or not mine:
+    if not mine:
         raise StoreError("no cgroup v2 here")
-    return roots[0] / mine[0].lstrip("/")
+    return _mount() / mine[0].lstrip("/")
 
 
 def _may_enter(hold: CgroupHold) -> bool:

@@ -26,6 +26,7 @@ from ..errors import ConfigError, GuardUnavailable, QsafpError, StoreError
 from ..gate import Gate
 from .hold import Hold, make_hold
 from .rollback import Checkpoint
+from .strays import Strays
 
 __all__ = ["Plan", "Runner"]
 
@@ -39,7 +40,7 @@ REGISTER, DRAINED, CHECKPOINT, WAIT, REPORT = range(5)
 ORDER_DRAIN, ORDER_FREEZE, ORDER_THAW, ORDER_KILL, ORDER_ROLLBACK = range(1, 6)
 STEP_ROLLBACK = 4
 EX_TEMPFAIL = 75
-HELD_BY = {"cgroup": "a cgroup", "signals": "signals: no rights over cgroups here, and a process that makes its own session escapes"}
+HELD_BY = {"cgroup": "a cgroup", "signals": "signals, one process at a time: no rights over cgroups here"}
 
 
 @dataclass(frozen=True)
@@ -187,12 +188,14 @@ class Runner:
     def _freeze(self) -> None:
         if not self.frozen:
             self.hold.freeze(True)
+            self.strays.signal(signal.SIGSTOP)
             self.frozen = True
             _say(f"held {self.name}: {self.gate._refusal()}")
 
     def _thaw(self) -> None:
         if self.frozen:
             self.hold.freeze(False)
+            self.strays.signal(signal.SIGCONT)
             self.frozen = False
             _say(f"resumed {self.name}")
 
@@ -218,8 +221,10 @@ class Runner:
     def _end_child(self) -> None:
         """All of it: a signal of the guard's reaches one process group, and a program may have made more."""
         self.hold.kill()
+        self.strays.signal(signal.SIGKILL)
         if self.child is not None:
             self.child.wait()
+        self.strays.bury(END_S)
         self.hold.await_end()
 
     def _hook(self) -> None:
@@ -230,6 +235,7 @@ class Runner:
             _say(f"on_stop ended with {ended.returncode}")
         except (OSError, subprocess.TimeoutExpired) as why:
             _say(f"on_stop: {why}")
+        self.strays.spare()  # what the hook left is no part of the workload, which is dead
 
     def _obey(self) -> None:
         assert self.orders is not None
@@ -260,6 +266,7 @@ class Runner:
             return False
         if not self.killed and self.child is not None and self.child.poll() is None:
             self._freeze()
+            self.strays.signal(signal.SIGSTOP)  # who left only now, or was woken
         return True
 
     def _look(self) -> None:
@@ -288,6 +295,7 @@ class Runner:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        self.strays = Strays(self.hold.holds)
         try:
             if self._wait_for_lease():
                 self._prepare()
@@ -295,6 +303,7 @@ class Runner:
                 self._loop()
             self._ask_to_end()
         finally:
+            self.strays.signal(signal.SIGKILL)
             self.hold.close()
             if self.orders is not None:
                 self.orders.socket.close()
@@ -330,3 +339,4 @@ class Runner:
             if self.orders is not None and self.orders.socket.fileno() in ready:
                 self._obey()
             self._look()
+            self.strays.reap(self.child.pid if self.child is not None else 0)
