@@ -14,20 +14,20 @@ typedef struct {
     int twin, set_twin;              /* this member repeats member 0's key; this set key repeats the first */
     uint8_t set_id;
     bool drop_ed, extra_key;         /* no Ed25519 key for member 0; a ninth pair */
-    unsigned endpoints, pins, pin_bytes, index_of; /* of each member; member 1 says it is this one */
+    unsigned endpoints, pins, pin_bytes, ed_bytes, ml_bytes, index_of; /* of each member; member 1 says it is this one */
 } setdoc_t;
 
 static inline setdoc_t setdoc(void)
 {
     return (setdoc_t){.epoch = 1, .m = 4, .n = 6, .suite = QSAFP_SUITE_ED25519, .k = 1, .r = 2, .max_duration_ms = 3600000, .twin = -1, .set_twin = -1, .set_id = 5,
-                       .endpoints = 1, .pins = 1, .pin_bytes = 32, .index_of = 1};
+                       .endpoints = 1, .pins = 1, .pin_bytes = 32, .ed_bytes = 32, .ml_bytes = MLDSA65_PK_BYTES, .index_of = 1};
 }
 
 static inline void set_key(unsigned i, uint8_t pk[32]) { memset(pk, 0x61 + (int)i, 32); pk[31] = 0x21; }
 
 static inline void put_member(qsafp_cbor_w *w, const setdoc_t *d, unsigned i)
 {
-    uint8_t pk[MLDSA65_PK_BYTES], pin[40] = {(uint8_t)i};
+    uint8_t pk[MLDSA65_PK_BYTES + 1], pin[40] = {(uint8_t)i};
     unsigned key = (int)i == d->twin ? 0 : i >= d->swap_from && i < d->swap_from + d->swap_count ? i + 100 : i;
     memset(pk, 0x11 + (int)key, sizeof pk);
     pk[31] = 0x11;
@@ -44,11 +44,11 @@ static inline void put_member(qsafp_cbor_w *w, const setdoc_t *d, unsigned i)
     if (d->suite == QSAFP_SUITE_MLDSA65 || (d->drop_ed && i == 0))
         qsafp_cbor_put_null(w);
     else
-        qsafp_cbor_put_bstr(w, pk, 32);
+        qsafp_cbor_put_bstr(w, pk, d->ed_bytes);
     if (d->suite == QSAFP_SUITE_ED25519)
         qsafp_cbor_put_null(w);
     else
-        qsafp_cbor_put_bstr(w, pk, sizeof pk);
+        qsafp_cbor_put_bstr(w, pk, d->ml_bytes);
 }
 
 static inline size_t setdoc_body(const setdoc_t *d, uint8_t *out)

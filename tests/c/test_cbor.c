@@ -103,8 +103,59 @@ static void whole_items_are_skipped_and_bad_ones_refused(void)
     }
 }
 
+static void reserved_heads_and_other_types_are_refused(void)
+{
+    for (unsigned b = 0; b < 256; b++) {
+        uint8_t item[10] = {(uint8_t)b, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
+        qsafp_cbor_r r = qsafp_cbor_reader(item, sizeof item);
+        CHECK(qsafp_cbor_peek(&r) == (int)(b >> 5));
+        (void)qsafp_cbor_head(&r, (int)(b >> 5));
+        CHECK(r.err == ((b & 31) > 27 ? QSAFP_E_NOT_CANONICAL : 0));
+        for (int other = 0; other < 8; other++) {
+            r = qsafp_cbor_reader(item, sizeof item);
+            (void)qsafp_cbor_head(&r, other);
+            CHECK((b & 31) > 27 || (r.err == QSAFP_E_MALFORMED) == (other != (int)(b >> 5)));
+        }
+        r = qsafp_cbor_reader(item, sizeof item);
+        int64_t v = qsafp_cbor_int(&r);
+        CHECK((b & 31) > 26 || (r.err == 0) == (b >> 5 <= 1));
+        CHECK(!r.err || v == 0);
+        CHECK((b & 31) != 27 || r.err == (b >> 5 <= 1 ? QSAFP_E_RANGE : QSAFP_E_MALFORMED)); /* beyond 63 bits */
+    }
+    qsafp_cbor_r none = qsafp_cbor_reader("", 0);
+    CHECK(qsafp_cbor_peek(&none) == QSAFP_E_MALFORMED && !qsafp_cbor_null(&none) && !none.err && !qsafp_cbor_bool(&none) && none.err == QSAFP_E_MALFORMED);
+    CHECK(qsafp_cbor_peek(&none) == QSAFP_E_MALFORMED && qsafp_cbor_skip(&none).len == 0 && qsafp_cbor_done(&none) == QSAFP_E_MALFORMED);
+}
+
+static void numbers_round_trip_at_their_edges(void)
+{
+    static const int64_t edge[] = {0, 1, -1, 23, 24, -24, -25, 255, 256, -256, -257, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, INT64_MIN + 1};
+    for (size_t i = 0; i < sizeof edge / sizeof *edge; i++) {
+        uint8_t b[9];
+        qsafp_cbor_w w = qsafp_cbor_writer(b, sizeof b);
+        qsafp_cbor_put_int(&w, edge[i]);
+        qsafp_cbor_r r = qsafp_cbor_reader(b, (size_t)(w.p - b));
+        CHECK(!w.err && b[0] >> 5 == (edge[i] < 0) && qsafp_cbor_int(&r) == edge[i] && qsafp_cbor_done(&r) == 0);
+    }
+    CHECK(text_error((const uint8_t *)"\xF4\x8F\xBF\xBF", 4) == 0 && text_error((const uint8_t *)"\xF4\x90\x80\x80", 4) != 0); /* U+10FFFF is the last */
+    uint8_t six[6] = {0x45, 1, 2, 3, 4, 5}, out[6] = {9, 9, 9, 9, 9, 9};
+    qsafp_cbor_r r = qsafp_cbor_reader(six, 6);
+    qsafp_cbor_fixed(&r, out, 5);
+    CHECK(r.err == 0 && memcmp(out, six + 1, 5) == 0 && out[5] == 9);
+    for (size_t n = 0; n < 7; n++) {
+        r = qsafp_cbor_reader(six, 6);
+        memset(out, 9, sizeof out);
+        if (n == 5 || n == 6)
+            continue;
+        qsafp_cbor_fixed(&r, out, n);
+        CHECK(r.err == QSAFP_E_MALFORMED && (n == 0 || out[0] == 0)); /* another length: nothing is kept */
+    }
+}
+
 int main(void)
 {
+    reserved_heads_and_other_types_are_refused();
+    numbers_round_trip_at_their_edges();
     heads_round_trip_and_long_forms_are_refused();
     text_is_utf8_and_nothing_else();
     whole_items_are_skipped_and_bad_ones_refused();

@@ -61,7 +61,7 @@ static void every_suite_loads_with_its_keys_and_refuses_the_others(void)
 static void bodies_that_break_a_rule_are_refused_though_signed(void)
 {
     const setdoc_t ok = setdoc();
-    struct { setdoc_t d; int want; } row[28];
+    struct { setdoc_t d; int want; } row[40];
     size_t rows = 0;
 #define ROW(want_, ...) do { setdoc_t d = ok; __VA_ARGS__; row[rows].d = d; row[rows++].want = (want_); } while (0)
     ROW(0, d.k = 1);
@@ -92,7 +92,14 @@ static void bodies_that_break_a_rule_are_refused_though_signed(void)
     ROW(QSAFP_E_DUPLICATE_SIGNER, d.r = 4, d.set_twin = 3);
     ROW(QSAFP_E_DUPLICATE_SIGNER, d.twin = 1);
     ROW(QSAFP_E_DUPLICATE_SIGNER, d.n = 16, d.m = 9, d.twin = 15);
-    CHECK(rows == 28);
+    for (uint64_t suite = QSAFP_SUITE_ED25519; suite <= QSAFP_SUITE_HYBRID; suite++) {
+        bool ed = suite != QSAFP_SUITE_MLDSA65, ml = suite != QSAFP_SUITE_ED25519;
+        ROW(ed ? QSAFP_E_MALFORMED : 0, d.n = d.m = 2, d.suite = suite, d.ed_bytes = 31);
+        ROW(ed ? QSAFP_E_MALFORMED : 0, d.n = d.m = 2, d.suite = suite, d.ed_bytes = 33);
+        ROW(ml ? QSAFP_E_MALFORMED : 0, d.n = d.m = 2, d.suite = suite, d.ml_bytes--);
+        ROW(ml ? QSAFP_E_MALFORMED : 0, d.n = d.m = 2, d.suite = suite, d.ml_bytes++);
+    }
+    CHECK(rows == 40);
     for (size_t i = 0; i < rows; i++) {
         qsafp_set_t s;
         int err = load(&row[i].d, 1, 0, &s);

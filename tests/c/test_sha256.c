@@ -35,6 +35,14 @@ int main(void)
         qsafp_sha256_blocks_portable(b, data + n, n);
         CHECK(memcmp(a, b, sizeof a) == 0);
     }
+    uint8_t chain[64] = {0}; /* the digests of 0 to 300 bytes, each hashed onto the one before; the end is hashlib's */
+    for (unsigned i = 0; i < 300; i++)
+        data[i] = (uint8_t)(i * 7 + 3);
+    for (size_t n = 0; n <= 300; n++) {
+        qsafp_sha256(chain + 32, data, n);
+        qsafp_sha256(chain, chain, 64);
+    }
+    CHECK(is(chain, "a1ffdcdd67ac09feb460db0e221bebad6abc7cf4e8d23ee7aa25f89363992757"));
     for (size_t n = 0; n < 200; n++) { /* any split gives the same digest */
         uint8_t whole[32];
         qsafp_sha256_t s;

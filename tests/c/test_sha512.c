@@ -69,6 +69,17 @@ static void the_upper_half_of_the_length_counts(void)
     for (unsigned i = 0; i < 64; i++)
         want[i] = (uint8_t)(s.h[i / 8] >> (56 - 8 * (i % 8)));
     CHECK(memcmp(out, want, 64) == 0);
+    qsafp_sha512_init(&s);
+    s.len = 0x1122334455667780; /* each byte of the bit count, 0x00..0089119A22AB33BC00 */
+    qsafp_sha512_final(&s, out);
+    static const uint8_t bits[9] = {0x00, 0x89, 0x11, 0x9A, 0x22, 0xAB, 0x33, 0xBC, 0x00};
+    last[119] = 0;
+    memcpy(last + 119, bits, 9);
+    qsafp_sha512_init(&s);
+    qsafp_sha512_update(&s, last, sizeof last);
+    for (unsigned i = 0; i < 64; i++)
+        want[i] = (uint8_t)(s.h[i / 8] >> (56 - 8 * (i % 8)));
+    CHECK(memcmp(out, want, 64) == 0);
 }
 
 static void final_leaves_nothing_behind(void)

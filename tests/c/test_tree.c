@@ -84,8 +84,17 @@ static void a_leaf_that_cannot_be_read_fails_the_range(void)
     CHECK(qsafp_tree_range(&r, leaf_of, 0) == QSAFP_E_RANGE);
 }
 
+static void a_tree_ends_before_sequences_do(void)
+{
+    qsafp_tree_t t = {.size = QSAFP_SEQ_MAX}, was = t;
+    CHECK(qsafp_tree_append(&t, leaves[0]) == QSAFP_E_RANGE && memcmp(&t, &was, sizeof t) == 0);
+    t.size = QSAFP_SEQ_MAX - 1;
+    CHECK(qsafp_tree_append(&t, leaves[0]) == 0 && t.size == QSAFP_SEQ_MAX);
+}
+
 int main(void)
 {
+    a_tree_ends_before_sequences_do();
     for (unsigned i = 0; i < 1200; i++)
         qsafp_sha256(leaves[i], &i, sizeof i);
     roots_are_those_of_the_rfc();
