@@ -122,7 +122,8 @@ class Agent:
                 await self._same_set()
             if self._polls.alive != self._told:
                 self._told = self._polls.alive
-                await self._owner.call(lambda guard: guard.polls(self._told))
+                with contextlib.suppress(CommandRefused):  # a guard that does not show it
+                    await self._owner.call(lambda guard: guard.polls(self._told))
         except (GuardUnavailable, CommandRefused) as why:
             self._lost(str(why))
             return
