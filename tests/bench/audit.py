@@ -76,9 +76,7 @@ def _append(b: Bench, folder: Path) -> None:
         p = interleave(round_, floors.four_blocks_ns)
     lib.subject_log_close(log)
     b.beside("audit.four_blocks_ns", median(p.floor), "ns", samples=p.floor)
-    limit = 1.3 * median(p.floor)
-    notes = [*p.notes(), "one LOG_PRUNED record per 16 is part of it"]
-    b.put("audit.append_ns", median(p.subject), samples=p.subject, n=bursts * BURST * ROUNDS, limit=limit, ratio=p.ratio, notes=notes)
+    b.put_paired("audit.append_ns", p, n=bursts * BURST * ROUNDS, factor=1.3, notes=["one LOG_PRUNED record per 16 is part of it"])
 
 
 def _append_python(b: Bench, folder: Path) -> None:
@@ -103,8 +101,8 @@ def _append_python(b: Bench, folder: Path) -> None:
     log.close()
     b.beside("audit.python_noop_call_ns", median(call), "ns", samples=call)
     b.beside("audit.four_blocks_ns", median(p.floor), "ns", samples=p.floor)
-    n, limit = bursts * (BURST // 100 * 100) * ROUNDS, 1.6 * median(p.floor)
-    b.put("audit.append_python_ns", median(p.subject), samples=p.subject, n=n, limit=limit, ratio=p.ratio, notes=p.notes())
+    n = bursts * (BURST // 100 * 100) * ROUNDS
+    b.put_paired("audit.append_python_ns", p, n=n, factor=1.6)
 
 
 def _durable(b: Bench, folder: Path) -> None:
@@ -180,9 +178,8 @@ def _verify(b: Bench, folder: Path) -> None:
                 p = interleave(lambda: per_record(n), floors.four_blocks_ns)
                 q = interleave(lambda: per_record(n), lambda: per_record(n // 10))
             del records
-    limit = 1.2 * median(p.floor)
     b.beside("audit.four_blocks_ns", median(p.floor), "ns", samples=p.floor)
-    b.put("audit.verify_ns_per_record", median(p.subject), samples=p.subject, n=n, limit=limit, ratio=p.ratio, notes=p.notes())
+    b.put_paired("audit.verify_ns_per_record", p, n=n, factor=1.2)
     b.put("audit.verify_linear_ratio", q.ratio[0], n=n, limit=1.05, ratio=q.ratio)
 
 

@@ -69,11 +69,15 @@ class Result:
     limit: float | None = None
     above: bool = False
     ratio: tuple[float, float, float] | None = None
+    floor: list[float] = field(default_factory=list)
+    factor: float | None = None  # the goal where it is a multiple of the floor: the rounds' median ratio decides
     notes: list[str] = field(default_factory=list)
 
     @property
     def met(self) -> bool | None:
         """None where there is no goal."""
+        if self.factor is not None and self.ratio:
+            return self.ratio[0] <= self.factor
         if self.limit is None:
             return None
         return self.value >= self.limit if self.above else self.value <= self.limit
@@ -84,9 +88,31 @@ class Result:
         tail = {"p50": at(s, 0.5), "p99": at(s, 0.99), "p999": at(s, 0.999)} if s else {"p50": None, "p99": None, "p999": None}
         goal = {"floor_key": self.floor_key, "goal": self.limit, "met": self.met}
         out: dict[str, Any] = {"value": self.value, "unit": self.unit, **tail, "n": self.n, **goal}
+        if self.floor:
+            out["floor"] = median(self.floor)
         if self.ratio:
             out["ratio"] = dict(zip(("p50", "p5", "p95"), self.ratio, strict=True))
         return out | ({"notes": self.notes} if self.notes else {})
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Rounds of a subject and its floor, taken in turn."""
+
+    subject: list[float]
+    floor: list[float]
+
+    @property
+    def ratio(self) -> tuple[float, float, float]:
+        """Median, p5 and p95 of the rounds' ratios."""
+        r = [s / f for s, f in zip(self.subject, self.floor, strict=True)]
+        return median(r), at(r, 0.05), at(r, 0.95)
+
+    def notes(self) -> list[str]:
+        """Names noisy rounds; they stay in."""
+        mid = median(self.floor)
+        bad = sum(not mid / NOISY <= f <= mid * NOISY for f in self.floor)
+        return [f"{bad} of {len(self.floor)} rounds noisy"] if bad else []
 
 
 class Bench:
@@ -111,9 +137,11 @@ class Bench:
         print(f"  {text}", file=sys.stderr, flush=True)
 
     def put(self, name: str, value: float, *, samples: Sequence[float] = (), n: int = 0, **more: Any) -> Result:
-        """Keep a figure of the goal table; more: limit, above, ratio, notes."""
+        """Keep a figure of the goal table; more: limit or factor, above, ratio, floor (its samples), notes."""
         k = self.table[name]
         r = Result(name, value, k.unit, n or len(samples), list(samples), k.floor or None, **more)
+        if r.factor is not None:
+            r.limit = r.factor * median(r.floor)
         mine, full = k.n[MODES.index(self.mode)], k.n[0]
         if mine < full:
             what = k.counts or ("per round" if k.per_round else "samples")
@@ -121,30 +149,15 @@ class Bench:
         self.results[name] = r
         return r
 
+    def put_paired(self, name: str, p: Paired, *, n: int, **more: Any) -> Result:
+        """Keep the rounds of a figure and its floor; more: factor or limit."""
+        notes = p.notes() + more.pop("notes", [])
+        return self.put(name, median(p.subject), samples=p.subject, n=n, ratio=p.ratio, floor=p.floor, notes=notes, **more)
+
     def beside(self, name: str, value: float, unit: str, *, samples: Sequence[float] = (), n: int = 0) -> Result:
         """Keep a floor, or a figure beside a key: it has no goal."""
         self.results[name] = Result(name, value, unit, n or len(samples), list(samples))
         return self.results[name]
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Rounds of a subject and its floor, taken in turn."""
-
-    subject: list[float]
-    floor: list[float]
-
-    @property
-    def ratio(self) -> tuple[float, float, float]:
-        """Median, p5 and p95 of the rounds' ratios."""
-        r = [s / f for s, f in zip(self.subject, self.floor, strict=True)]
-        return median(r), at(r, 0.05), at(r, 0.95)
-
-    def notes(self) -> list[str]:
-        """Names noisy rounds; they stay in."""
-        mid = median(self.floor)
-        bad = sum(not mid / NOISY <= f <= mid * NOISY for f in self.floor)
-        return [f"{bad} of {len(self.floor)} rounds noisy"] if bad else []
 
 
 def interleave(subject: Callable[[], float], floor: Callable[[], float], rounds: int = ROUNDS) -> Paired:

@@ -36,8 +36,7 @@ def _c_check(b: Bench, lab: Lab) -> None:
         raise RuntimeError(f"the gate was closed {closed.value} times: nothing was measured")
     b.beside("gate.counter_read_ns", median(p.floor), "ns", samples=p.floor, n=n * len(p.floor))
     b.beside("gate.ordered_counter_read_ns", median(ordered), "ns", samples=ordered, n=n * len(ordered))
-    limit = 1.3 * median(p.floor)
-    b.put("gate.c_check_ns", median(p.subject), samples=p.subject, n=n * len(p.subject), limit=limit, ratio=p.ratio, notes=p.notes())
+    b.put_paired("gate.c_check_ns", p, n=n * len(p.subject), factor=1.3)
 
 
 def _python(b: Bench, lab: Lab) -> None:
@@ -52,10 +51,9 @@ def _python(b: Bench, lab: Lab) -> None:
     counter = median([bare.floor_counter_loop(ctypes.c_uint64(n)) / n for _ in range(31)])
     b.beside("gate.python_noop_ns", median(p.floor), "ns", samples=p.floor, n=n * len(p.floor))
     limit = 1.3 * counter + 1.5 * median(p.floor)
-    b.put("gate.python_bool_ns", median(p.subject), samples=p.subject, n=n * len(p.subject), limit=limit, ratio=p.ratio, notes=p.notes())
+    b.put_paired("gate.python_bool_ns", p, n=n * len(p.subject), limit=limit)
     q = interleave(require, boolean)
-    limit = 1.6 * median(q.floor)
-    b.put("gate.require_ns", median(q.subject), samples=q.subject, n=n * len(q.subject), limit=limit, ratio=q.ratio, notes=q.notes())
+    b.put_paired("gate.require_ns", q, n=n * len(q.subject), factor=1.6)
     gate.close()
 
 

@@ -107,8 +107,8 @@ def _verify(b: Bench, suite: str) -> None:
             floor.append(median(f))
     p = Paired(mine, floor)
     b.beside(f"lease.bare_us.{suite}", median(floor), "us", samples=floor, n=each * ROUNDS)
-    limit = (1.15 if suite == "ed25519" else 1.5) * median(floor)
-    b.put(name, median(mine), samples=mine, n=each * ROUNDS, limit=limit, ratio=p.ratio, notes=p.notes())
+    factor = 1.15 if suite == "ed25519" else 1.5
+    b.put_paired(name, p, n=each * ROUNDS, factor=factor)
 
 
 STEPS = tuple(((key,), partial(_verify, suite=key.rpartition(".")[2])) for key in KEYS)

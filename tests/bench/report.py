@@ -80,8 +80,9 @@ def plots(b: Bench, folder: Path) -> None:
         if key not in b.table or len(r.samples) < 2:
             continue
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-        floor = b.results.get(r.floor_key or "")
-        series = [(key, r.samples)] + ([(floor.key, floor.samples)] if floor and floor.samples and floor.unit == r.unit else [])
+        beside = b.results.get(r.floor_key or "")
+        floor = r.floor or (beside.samples if beside and beside.unit == r.unit else [])
+        series = [(key, r.samples)] + ([(r.floor_key or "", floor)] if floor else [])
         for name, samples in series:
             ordered = sorted(samples)
             label = f"{name}  (n {len(ordered):,}, p50 {number(at(ordered, 0.5))}, p99 {number(at(ordered, 0.99))})"
@@ -94,7 +95,7 @@ def plots(b: Bench, folder: Path) -> None:
         unit = f"{r.unit}, median of each round" if b.table[key].rounds else r.unit
         axes.set(xlabel=unit, ylabel="share of samples at most this", ylim=(0, 1.02), title=f"{key} ({b.mode})")
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right", fontsize=8)
+        axes.legend(loc="best", fontsize=8)
         figure.savefig(folder / f"{key}.png", dpi=110)
         plt.close(figure)
 
