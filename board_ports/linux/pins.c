@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +75,9 @@ static _Noreturn void child(host_t *h, int sock, int ready)
 {
     holder_t o = {.lines = &QSAFP_LINES_SIMULATED, .s = h->pins.s, .sock = sock, .alive = true};
     char why[200] = {0};
+    const struct sched_param rt = {.sched_priority = 50};
     prctl(PR_SET_NAME, "qsafp-pins");
+    (void)sched_setscheduler(0, SCHED_FIFO, &rt); /* as the deadline thread, where permitted: it is the last step to the line */
     int null = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 256; fd++) { /* nothing of the guard's stays open here, its lock least of all */
         if (fd <= 2 && null >= 0)
