@@ -625,8 +625,11 @@ cdef class OwnLog:
             memset(padded, 0, sizeof(padded))
             memcpy(padded, <const uint8_t *> data, len(data))
             p = padded
-        with nogil:
+        if c.qsafp_own_log_ready(self.log):
             err = c.qsafp_own_log_append(self.log, event, reason, p)
+        else:
+            with nogil:
+                err = c.qsafp_own_log_append(self.log, event, reason, p)
         if err:
             self.done(err)
 

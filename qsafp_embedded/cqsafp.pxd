@@ -169,6 +169,7 @@ cdef extern from "guard.h" nogil:
         pass
     qsafp_own_log_t *qsafp_own_log_open(const char *dir, bint create, char *why, size_t why_len)
     int qsafp_own_log_append(qsafp_own_log_t *l, uint16_t event, uint32_t reason, const uint8_t *data)
+    bint qsafp_own_log_ready(qsafp_own_log_t *l)
     int qsafp_own_log_sync(qsafp_own_log_t *l)
     uint64_t qsafp_own_log_size(const qsafp_own_log_t *l, uint8_t *head)
     void qsafp_own_log_close(qsafp_own_log_t *l)

@@ -30,6 +30,8 @@ typedef struct qsafp_own_log qsafp_own_log_t;
 qsafp_own_log_t *qsafp_own_log_open(const char *dir, bool create, char *why, size_t why_len);
 /* data: 96 bytes or 0.  Not durable before sync; 0 or a negative core status. */
 int qsafp_own_log_append(qsafp_own_log_t *l, uint16_t event, uint32_t reason, const uint8_t data[96]);
+/* True if the next append waits for nothing. */
+bool qsafp_own_log_ready(qsafp_own_log_t *l);
 int qsafp_own_log_sync(qsafp_own_log_t *l);
 uint64_t qsafp_own_log_size(const qsafp_own_log_t *l, uint8_t head[32]);
 void qsafp_own_log_close(qsafp_own_log_t *l);

@@ -76,6 +76,16 @@ int qsafp_own_log_append(qsafp_own_log_t *l, uint16_t event, uint32_t reason, co
     return err ? err : qsafp_audit_append(&l->log, &r);
 }
 
+/* Room for the record, and for what pruning puts before it. */
+bool qsafp_own_log_ready(qsafp_own_log_t *l)
+{
+    store_t *s = &l->h.store;
+    pthread_mutex_lock(&s->lock);
+    bool room = s->queued - s->durable + 4 < LOG_QUEUE;
+    pthread_mutex_unlock(&s->lock);
+    return room && l->log.next - l->saved < UNSAVED_MAX;
+}
+
 int qsafp_own_log_sync(qsafp_own_log_t *l) { return save(l); }
 
 uint64_t qsafp_own_log_size(const qsafp_own_log_t *l, uint8_t head[32])
