@@ -40,7 +40,7 @@ STATE = (*LEASE, "test_token", "test_api", "test_command", "test_vectors")
 COVERED_BY: dict[str, tuple[str, ...]] = {
     "audit.c": ("test_log", *STATE, "test_audit"),
     "cbor.c": ("test_cbor", "test_set", *STATE),
-    "cobs.c": ("test_command", "test_vectors"),
+    "cobs.c": ("test_frames", "test_command"),
     "ed25519_edge.c": ("test_ed25519_edge",),
     "keccak.c": ("test_mldsa65",),
     "mldsa65.c": ("test_mldsa65",),
