@@ -576,7 +576,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path: Path) -> None:
             mended = again.recover()
             if act == "restore":
                 seen = {(data / "a").read_text(), file.read_text()}
-                assert seen == {"old"} if mended or ended == 0 else {"newer"}
+                assert seen == ({"old"} if mended or ended == 0 else {"newer"})
             else:
                 assert not mended
                 assert (store / "0" / "a").read_text() == (store / "1").read_text(), "whole: the old or the new"
