@@ -224,18 +224,25 @@ static void I5_a_latch_whose_record_was_pruned_is_recorded_again(void)
 
 static void a_fail_safe_that_could_not_be_recorded_is_told_again(void)
 {
-    for (int at = 1; at <= 3; at++) { /* the record, its sync, the state */
+    int told = 0;
+    for (int at = 1; told < 1; at++) { /* each call that tells it, failed in turn, up to the first run that makes fewer */
         bench_t *b = fresh();
-        CHECK(obtain(b) == 0);
+        CHECK(obtain(b) == 0 && at < 9);
         qsafp_trip(&b->q, QSAFP_REASON_MANUAL);
-        b->d.fail_at = b->d.calls + at;
-        CHECK(qsafp_service(&b->q) == QSAFP_E_STORE && !open_now(b) && b->q.untold);
-        CHECK(qsafp_begin(&b->q) == (at == 1 ? QSAFP_E_STORE : 0)); /* a store that failed half-way wants a restart */
-        if (at > 1)
+        int calls = b->d.calls;
+        b->d.fail_at = calls + at;
+        int err = qsafp_service(&b->q);
+        told = b->d.calls < calls + at || at >= 9;
+        b->d.fail_at = 0;
+        CHECK(told ? err == 0 : err == QSAFP_E_STORE && !open_now(b) && b->q.untold);
+        CHECK(qsafp_begin(&b->q) == (b->q.log.failed ? QSAFP_E_STORE : 0)); /* a log that failed half-way wants a restart */
+        if (!b->q.log.failed)
             CHECK(b->q.st.latch == QSAFP_REASON_MANUAL && b->q.untold == 0 && obtain(b) == 0 && open_now(b));
         free(b);
     }
 }
+
+static int broken_erase(void *c, uint32_t sector) { (void)c; (void)sector; return QSAFP_E_STORE; }
 
 static void the_fail_safe_has_a_slot_when_nothing_else_has(void)
 {
@@ -244,11 +251,11 @@ static void the_fail_safe_has_a_slot_when_nothing_else_has(void)
         qsafp_record_t r = {.event = QSAFP_EVENT_WORKLOAD_REPORT};
         CHECK(qsafp_note(&b->q, &r) == 0);
     }
-    CHECK(qsafp_audit_tree(&b->q.log) == 0);
-    b->d.fail_at = b->d.calls + 2; /* read of the last pruned, then the erase */
+    qsafp_port_t port = PORT;
+    port.log_erase = broken_erase;
+    b->q.port = b->q.log.port = &port;
     qsafp_record_t r = {.event = QSAFP_EVENT_WORKLOAD_REPORT};
     CHECK(qsafp_note(&b->q, &r) == QSAFP_E_STORE && b->q.latch == QSAFP_REASON_LOG_FULL && b->q.log.next == 1024);
-    b->d.fail_at = b->d.calls + 2;
     CHECK(qsafp_service(&b->q) == 0 && b->q.log.next == 1025 && record_at(b, 1024).event == QSAFP_EVENT_FAILSAFE_TRIGGERED && b->q.log.reserve);
     free(b);
 }
