@@ -89,16 +89,20 @@ static int tell_failsafe(qsafp_t *q)
     qsafp_record_t r;
     record_new(&r, QSAFP_EVENT_FAILSAFE_TRIGGERED, reason);
     memcpy(r.data, &generation, sizeof generation);
+    q->st.latch = reason;
+    q->st.latch_seq = 0;
+    q->st.latch_boot = q->st.boot;
+    q->st.generation = generation;
+    int err = state_save(q); /* SAFETY: I5 before the record: after a cut a latch without one gets a fresh one */
+    if (err)
+        return err;
     q->log.reserve = false; /* the slot that was kept for this */
-    int err = append(q, &r);
+    err = append(q, &r);
     q->log.reserve = true;
     if (err)
         return err;
     q->st.latch_seq = r.seq;
     memcpy(q->st.latch_hash, r.hash, 32);
-    q->st.latch = reason;
-    q->st.latch_boot = q->st.boot;
-    q->st.generation = generation;
     err = keep_latched(q);
     return err ? err : sync_and_save(q);
 }

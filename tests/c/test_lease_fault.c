@@ -184,13 +184,43 @@ static void I4_each_port_call_failed_in_turn_never_leaves_the_line_high(void)
         int err = qsafp_service(&b->q);
         if (n == 0) {
             total = b->d.calls;
-            CHECK(total == 21); /* the count is part of the test */
+            CHECK(total == 22); /* the count is part of the test */
             CHECK(err == 0);
         }
         (void)qsafp_tick(&b->q);
         CHECK(!open_now(b) && b->d.valid == 0 && b->d.failsafe == 1);
         free(b);
     }
+}
+
+static bool log_holds(const bench_t *b, int event)
+{
+    bool found = false;
+    for (size_t at = 0; at < sizeof b->d.log; at += QSAFP_RECORD_BYTES)
+        found = found || (b->d.log[at] == 'Q' && (b->d.log[at + 4] | b->d.log[at + 5] << 8) == event);
+    return found;
+}
+
+/* I5: power goes at any write of a stop that people must release; a stop that the log knows of is latched after the reboot. */
+static void I5_a_cut_at_any_write_of_a_stop_keeps_its_latch(void)
+{
+    int total = 1;
+    for (int n = 1; n <= total + 1; n++) {
+        bench_t *b = fresh();
+        CHECK(obtain(b) == 0);
+        qsafp_trip(&b->q, QSAFP_REASON_MANUAL);
+        int before = b->d.calls;
+        b->d.fail_at = before + n;
+        int err = qsafp_service(&b->q);
+        total = err ? n : total; /* one run more than calls */
+        b->d.fail_at = 0;
+        bool known = log_holds(b, QSAFP_EVENT_FAILSAFE_TRIGGERED);
+        wire(b);
+        CHECK(qsafp_init(&b->q) == 0);
+        CHECK(b->q.latch == QSAFP_REASON_MANUAL || (!known && n == 1));
+        free(b);
+    }
+    CHECK(total == 6);
 }
 
 static void a_log_that_cannot_be_written_closes_the_gate(void)
@@ -241,6 +271,7 @@ int main(void)
     I2_every_flipped_bit_of_a_lease_is_refused();
     every_prefix_and_every_extension_is_refused();
     I4_each_port_call_failed_in_turn_never_leaves_the_line_high();
+    I5_a_cut_at_any_write_of_a_stop_keeps_its_latch();
     a_log_that_cannot_be_written_closes_the_gate();
     corrupted_state_does_not_start();
     no_entropy_no_request();
