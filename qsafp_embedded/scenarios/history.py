@@ -139,4 +139,4 @@ def log_rollback(s: Stage) -> Figures:
     s.wait("denials of the log", lambda: sum(counts(s, i).get("log_inconsistent", 0) for i in range(6)) >= 3)
     check(s.status().phase == Phase.FAILSAFE and s.stamp().opens == opens, "the gate opened")
     said = {name: sum(counts(s, i).get(name, 0) for i in range(6)) for name in ("stale", "equivocation", "log_inconsistent")}
-    return {"records_lost": ahead.log_next - behind.log_next, **{f"said_{k}": v for k, v in said.items()}, "leases": 0}
+    return {"records_lost": ahead.log_next - behind.log_next, **{f"said_{k}": v for k, v in said.items()}}

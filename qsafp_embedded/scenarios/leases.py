@@ -55,7 +55,13 @@ def renewal_extends(s: Stage) -> Figures:
     check(lasted > 2 * s.duration_ms, f"{lasted} ms are not twice a lease")
     check([level for _, level in s.edges()] == [1], f"LEASE_VALID blinked: {s.edges()}")
     check(last.renewals >= 5, f"{last.renewals} renewals")
-    return {"leases": last.serial - first.serial, "lasted_ms": lasted, "lease_ms": s.duration_ms, "looks": stamp.opens, "false_closes": 0}
+    return {
+        "leases": last.serial - first.serial,
+        "lasted_ms": lasted,
+        "lease_ms": s.duration_ms,
+        "looks": stamp.opens,
+        "false_closes": stamp.closes,
+    }
 
 
 def _latch(s: Stage) -> int:

@@ -55,7 +55,7 @@ def wrong_device(s: Stage) -> Figures:
     answers += [ask(s, i, "/v1/renew", envelope_of(signed_request(s, claims, key=other)))[0] for i in range(6)]
     check(answers == [403] * 12, f"validators answered a stranger with {answers}")
     check(s.renewed().phase == Phase.ACTIVE, "the first device was disturbed")
-    return {"foreign_tokens_refused": len(said), "requests_of_a_stranger": len(answers), "signed_answers": 0}
+    return {"foreign_tokens_refused": len(said), "requests_of_a_stranger": len(answers)}
 
 
 @scenario(fast=True, model=b"the model that was approved")
@@ -122,14 +122,16 @@ def slow_validators(s: Stage) -> Figures:
     s.wait("an open gate", lambda: s.stamp().opens > 0)
     fast = _new_lease_ms(s)
     check(fast >= s.duration_ms - MARGIN_MS, f"only {fast} ms were left of a new lease")
+    check(s.stamp().closes == 0, "the gate closed")
     for i in range(4):
         s.stop(f"validator-{i}")
     s.validators(range(4), "slow", "0.6")
     s.renewed()
+    closes = s.stamp().closes  # on a slow host the change itself may have taken a lease's time
     slow = _new_lease_ms(s)
     check(slow <= s.duration_ms - 600, f"{slow} ms were left of a lease that took 600 ms to get")
-    check(s.stamp().closes == 0, "the gate closed")
-    return {"left_of_a_new_lease_ms": fast, "left_when_slow_ms": slow, "lease_ms": s.duration_ms, "false_closes": 0}
+    check(s.stamp().closes == closes, "the gate closed")
+    return {"left_of_a_new_lease_ms": fast, "left_when_slow_ms": slow, "lease_ms": s.duration_ms, "false_closes": s.stamp().closes - closes}
 
 
 def _new_lease_ms(s: Stage) -> float:
@@ -155,4 +157,4 @@ def rate_limited(s: Stage) -> Figures:
     latched = s.phase(Phase.FAILSAFE)
     check(latched.reason in (Reason.NETWORK_TIMEOUT, Reason.LEASE_EXPIRED), f"latched {latched.reason_name}")
     check(not [r for r in s.records() if r["event"] == Event.LEASE_DENIED], "a limit became a denial")
-    return {"leases": late.serial, "said_later": limited, "denials": 0, "latched_at_last": latched.reason_name}
+    return {"leases": late.serial, "said_later": limited, "latched_at_last": latched.reason_name}

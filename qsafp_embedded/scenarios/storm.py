@@ -73,5 +73,5 @@ def renewal_storm(s: Stage) -> Figures:
         "p50_ms": round(spent[len(spent) // 2], 3),
         "p99_ms": round(spent[len(spent) * 99 // 100], 3),
         "real_device_leases": after.serial - before,
-        "false_closes": 0,
+        "false_closes": s.stamp().closes,
     }

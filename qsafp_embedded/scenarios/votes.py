@@ -46,8 +46,8 @@ def forged_quorum(s: Stage) -> Figures:
     s.workload()
     s.wait("an open gate", lambda: s.stamp().opens > 0)
     _swap(s, range(3, 6), "forge")
-    status = s.phase(Phase.FAILSAFE)
-    check(status.reason == Reason.INVALID_SIGNATURES, f"latched {status.reason_name}")
+    forgery = Reason.INVALID_SIGNATURES  # on a slow host the lease may have run out before: the stronger reason takes its place
+    status = s.until("INVALID_SIGNATURES to latch", lambda now: now.phase == Phase.FAILSAFE and now.reason == forgery)
     serial, opens = status.serial, s.stamp().opens
     forged = _anomalies(s)
     check(set(forged) <= {3, 4, 5} and len(set(forged)) == 3, f"anomalies name validators {sorted(set(forged))}")
@@ -112,7 +112,7 @@ def duplicate_signer(s: Stage) -> Figures:
     status = s.phase(Phase.FAILSAFE)
     check(status.serial == 1, f"lease {status.serial} came from three keys")
     s.wait("the agent to name borrowed keys", lambda: "which is no key of validator" in s.words("agent"))
-    return {"tokens_refused": 5, "validators_with_borrowed_key": 3, "leases_of_three_keys": 0}
+    return {"tokens_refused": 5, "validators_with_borrowed_key": 3}
 
 
 @scenario(fast=True)
@@ -147,7 +147,7 @@ def replayed_approval(s: Stage) -> Figures:
     second = s.phase(Phase.FAILSAFE)
     check(second.serial == first.serial, "a repeated approval made a lease")
     check(second.reason == Reason.INVALID_SIGNATURES, f"latched {second.reason_name}")
-    return {"old_tokens_refused": 3, "latched": latched.reason_name, "replaying_validators": 3, "leases_of_replays": 0}
+    return {"old_tokens_refused": 3, "latched": latched.reason_name, "replaying_validators": 3}
 
 
 @scenario(fast=True, duration_ms=3000)
@@ -165,7 +165,7 @@ def lost_response(s: Stage) -> Figures:
     said = [counts(s, i) for i in range(6)]
     repeated, approved = sum(c.get("repeated", 0) for c in said), sum(c["approved"] for c in said)
     check(repeated >= 4 * last.serial, f"{repeated} stored answers for {last.serial} leases")
-    return {"leases": last.serial, "false_closes": 0, "denials": 0, "approved": approved, "answers_repeated": repeated}
+    return {"leases": last.serial, "false_closes": s.stamp().closes, "approved": approved, "answers_repeated": repeated}
 
 
 def _refusal(s: Stage, index: int, request: bytes) -> bytes:
@@ -180,7 +180,10 @@ def equivocation(s: Stage) -> Figures:
     s.renewed()
     s.stop("agent")
     claims, stranger = last_lease(s), keys.Ed25519Key.from_seed(secrets.token_bytes(32))
-    denials = [answer_of(s, i, signed_request(s, claims)) for i in range(6)]
+    denials = []
+    for i in range(6):  # another request with the serial that this validator answered last
+        last = next(d["serial"] for d in admin_client.devices(s.admin(i)) if d["ueid"] == s.ueid.hex())
+        denials.append(answer_of(s, i, signed_request(s, {**claims, "serial": last})))
     check(denials == [Refusal.EQUIVOCATION] * 6, f"the validators answered {denials}")
     check(ask(s, 0, "/v1/renew", envelope_of(signed_request(s, claims, key=stranger)))[0] == 403, "a stranger's key was heard")
     kept = [d for i in range(6) for d in admin_client.decisions(s.admin(i)) if d["decision"] == "EQUIVOCATION"]
