@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -31,6 +32,8 @@
 #ifndef MCL_ONFAULT
 #define MCL_ONFAULT 4
 #endif
+
+enum { NICE = -15 };
 
 int fail(host_t *h, const char *fmt, ...)
 {
@@ -338,6 +341,7 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
     sigaddset(&mask, SIGINT);
     sigaddset(&mask, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &mask, &was);
+    (void)setpriority(PRIO_PROCESS, 0, NICE); /* where permitted, threads to come included: a denial does not queue behind others' work */
     int err = host_start(h, pins_start) || serve_open(h) || start_deadline(h) ? -1 : 0;
     if (!err) {
         h->locked = mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
