@@ -106,6 +106,9 @@ def write_docs(found: dict[str, Any]) -> None:
     lines = [f"Measured {h['date']} on {h['cpu']}, Linux {h['kernel']}, {h['file_system']}, {h['compiler']},"]
     commits = sorted({r["commit"] for _, r in _rows(found)})
     lines += [f"Python {h['python']}, commit {', '.join(commits)}, mode {h['mode']}.", ""]
+    if float(h["load"]) > 3:
+        lines += [f"**The machine was shared (load average {h['load']} over 15 minutes): figures and floors are stretched alike, so", ""]
+        lines[-2] += " neither a miss nor a goal met against a noisy floor is final.  Run it on an idle machine.**"
     lines += ["| key | definition | command | goal | measured | verdict | ratio p50 (p5-p95) | p99 | p99.9 | n | notes |"]
     lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
     problems = found.get("problems", {})

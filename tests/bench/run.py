@@ -56,6 +56,7 @@ def host(mode: str) -> dict[str, str]:
         "file_system": file_system(OUT),
         "commit": said("git", "rev-parse", "--short", "HEAD") + changed,
         "mode": mode,
+        "load": f"{os.getloadavg()[2]:.1f}",  # of 15 minutes: what else ran beside
         "date": time.strftime("%Y-%m-%d"),
     }
 
