@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -287,6 +288,7 @@ def main() -> int:
         "--suite", choices=("ed25519", "ml-dsa-65", "hybrid"), default="ed25519", help="how validators sign (default: %(default)s)"
     )
     args = p.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: nothing stays behind
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     begun = time.monotonic()

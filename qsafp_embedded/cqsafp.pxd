@@ -102,6 +102,8 @@ cdef extern from "qsafp.h" nogil:
     ctypedef struct qsafp_tree_t:
         uint32_t size
         uint8_t peak[32][32]
+        uint32_t from_ "from"
+        uint32_t kept
     ctypedef struct qsafp_range_t:
         uint32_t from_ "from"
         uint32_t to
@@ -109,7 +111,7 @@ cdef extern from "qsafp.h" nogil:
         uint8_t hash[64][32]
     void qsafp_tree_leaf(uint8_t *out, const uint8_t *record_hash)
     int qsafp_tree_append(qsafp_tree_t *t, const uint8_t *leaf)
-    int qsafp_tree_root(const qsafp_tree_t *t, uint8_t *root)
+    void qsafp_tree_root(const qsafp_tree_t *t, uint8_t *root)
     int qsafp_tree_extend(qsafp_tree_t *t, const qsafp_range_t *r)
 
     ctypedef struct qsafp_record_t:

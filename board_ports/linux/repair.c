@@ -138,14 +138,6 @@ int store_repair(host_t *h)
     return err ? err : catch_up(h);
 }
 
-static int leaf_at(void *ctx, uint32_t seq, uint8_t out[32])
-{
-    uint8_t rec[SLOT];
-    int err = qsafp_audit_read(ctx, seq, rec);
-    qsafp_tree_leaf(out, rec + 208);
-    return err;
-}
-
 /* Whether the records still make the tree that the state knows, in every subtree that is on hand as a whole.  Validators see
  * the tree alone: a ring that was rewritten with hashes that chain would pass them. */
 int log_matches(host_t *h)
@@ -159,7 +151,7 @@ int log_matches(host_t *h)
             peak++;
         }
     uint32_t from = r.from, rest = t->size - from;
-    if (qsafp_tree_range(&r, leaf_at, &h->q.log))
+    if (qsafp_tree_range(&r, qsafp_audit_leaf, &h->q.log))
         return fail(h, "%s/log.ring: cannot be read", h->o->state_dir);
     for (uint32_t width = 1u << 31; rest; width >>= 1) {
         if (!(rest & width))

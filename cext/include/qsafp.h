@@ -113,15 +113,23 @@ QSAFP_MUST_USE int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsaf
 
 /* A log ends before 2^31 records: at one a second, after 68 years.  On the wire sequences and sizes have 64 bits. */
 #define QSAFP_SEQ_MAX 0x7FFFFFFFu
-typedef struct { uint32_t size; uint8_t peak[QSAFP_PEAKS_MAX][32]; } qsafp_tree_t;  /* peaks left to right, popcount(size) of them */
+typedef struct { uint32_t size; uint8_t peak[QSAFP_PEAKS_MAX][32]; } qsafp_peaks_t; /* peaks left to right, popcount(size) of them */
+/* A tree also keeps the nodes from `from` to the end of the peak that holds it, as it grows: with the peaks behind that one they are
+ * the compact range [from, size), so that a device proves what it did since its lease even when those records are pruned. */
+typedef struct {
+    uint32_t size; uint8_t peak[QSAFP_PEAKS_MAX][32];                                /* as qsafp_peaks_t */
+    uint32_t from, kept; uint8_t since[QSAFP_PEAKS_MAX][32];
+} qsafp_tree_t;
 void qsafp_tree_leaf(uint8_t out[32], const uint8_t record_hash[32]);
 QSAFP_MUST_USE int qsafp_tree_append(qsafp_tree_t *t, const uint8_t leaf[32]);
-QSAFP_MUST_USE int qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32]);        /* size 0: SHA-256 of nothing */
+void qsafp_tree_root(const qsafp_tree_t *t, uint8_t root[32]);                      /* size 0: SHA-256 of nothing */
 /* Compact range [old, new): the left-to-right roots of the maximal perfect subtrees that, appended to the peaks of [0, old), give [0, new).
  * leaf(ctx, index, out) yields leaf hashes still on hand. */
 typedef int (*qsafp_leaf_fn)(void *ctx, uint32_t index, uint8_t out[32]);
 typedef struct { uint32_t from, to; uint8_t count; uint8_t hash[2 * QSAFP_PEAKS_MAX][32]; } qsafp_range_t;
 QSAFP_MUST_USE int qsafp_tree_range(qsafp_range_t *r, qsafp_leaf_fn leaf, void *ctx);      /* from, to given; fills count, hash */
+QSAFP_MUST_USE int qsafp_tree_grow(qsafp_tree_t *t, uint32_t to, qsafp_leaf_fn leaf, void *ctx); /* append leaves up to size `to` */
+void qsafp_tree_since(qsafp_range_t *r, const qsafp_tree_t *t);                            /* the range [t.from, t.size) */
 QSAFP_MUST_USE int qsafp_tree_extend(qsafp_tree_t *t, const qsafp_range_t *r);             /* verifier side: t.size must equal r.from */
 
 /* ---- audit.c: the hash-chained log of 256-byte records (docs/formats.md) ---- */
@@ -155,6 +163,7 @@ QSAFP_MUST_USE int qsafp_audit_create(qsafp_audit_t *a);                     /* 
 /* Fill event, reason, serial, model, evidence, data of `r`; append sets the rest and programs the store.  Not durable before log_sync. */
 QSAFP_MUST_USE int qsafp_audit_append(qsafp_audit_t *a, qsafp_record_t *r);
 QSAFP_MUST_USE int qsafp_audit_read(qsafp_audit_t *a, uint32_t seq, uint8_t out[256]);
+QSAFP_MUST_USE int qsafp_audit_leaf(void *a, uint32_t seq, uint8_t out[32]); /* a qsafp_leaf_fn of the log: the record as a leaf */
 QSAFP_MUST_USE int qsafp_audit_tree(qsafp_audit_t *a);                       /* extend the tree to next */
 /* Verify `n` consecutive records as exported; *bad names the first that fails.  prev: hash before the first. */
 QSAFP_MUST_USE int qsafp_audit_verify(const uint8_t *recs, uint64_t n, uint8_t prev[32], uint64_t *bad);
@@ -170,14 +179,15 @@ typedef struct {
     uint64_t level;
 } qsafp_config_t;
 
-/* Durable small state (about 2.2 KB); saved before anything that depends on it becomes visible (decision 7). */
+/* Durable small state (about 3.2 KB); saved before anything that depends on it becomes visible (decision 7). */
 typedef struct {
     uint32_t magic, version, boot, generation;  /* "QST1", 1 */
     uint64_t serial, epoch;
     uint8_t log_id[32];
     uint32_t latch, latch_boot;                 /* reason, 0 none */
     uint64_t latch_seq; uint8_t latch_hash[32]; /* the fail-safe record a release must answer */
-    qsafp_tree_t tree, lease_tree;              /* as of the last save; at the previous lease */
+    qsafp_tree_t tree;                          /* as of the last save, from the previous lease on */
+    qsafp_peaks_t lease_tree;                   /* at the previous lease */
     uint8_t check[32];                          /* SHA-256 over all before */
 } qsafp_state_t;
 
@@ -218,9 +228,9 @@ typedef struct {
     uint8_t lease_request_hash[32], input_hash[32];
     qsafp_claims_t lease;
     qsafp_pending_t pending;
+    qsafp_audit_t log;
     qsafp_set_t set;
     qsafp_state_t st;
-    qsafp_audit_t log;
     uint8_t failsafe_record[32 + QSAFP_RECORD_BYTES];                  /* the hash before the record a release answers, and it */
     uint8_t scratch[QSAFP_RESPONSE_MAX / 16];                          /* Sig_structures: 1 KB */
     uint8_t lease_token[QSAFP_RESPONSE_MAX];                           /* the previous lease, for validators that are behind */

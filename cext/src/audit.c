@@ -93,19 +93,18 @@ int qsafp_audit_read(qsafp_audit_t *a, uint32_t seq, uint8_t out[256])
     return seq < a->first || seq >= a->next ? QSAFP_E_RANGE : read_slot(a, slot_of(a, seq), out);
 }
 
+int qsafp_audit_leaf(void *ctx, uint32_t seq, uint8_t out[32])
+{
+    uint8_t rec[QSAFP_RECORD_BYTES];
+    int err = qsafp_audit_read(ctx, seq, rec);
+    if (!err)
+        qsafp_tree_leaf(out, rec + 208);
+    return err;
+}
+
 int qsafp_audit_tree(qsafp_audit_t *a)
 {
-    uint8_t rec[QSAFP_RECORD_BYTES], leaf[32];
-    while (a->tree.size < a->next) {
-        int err = qsafp_audit_read(a, a->tree.size, rec);
-        if (err)
-            return err;
-        qsafp_tree_leaf(leaf, rec + 208);
-        err = qsafp_tree_append(&a->tree, leaf);
-        if (err)
-            return err;
-    }
-    return 0;
+    return qsafp_tree_grow(&a->tree, a->next, qsafp_audit_leaf, a);
 }
 
 int qsafp_audit_create(qsafp_audit_t *a)

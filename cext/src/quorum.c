@@ -120,7 +120,11 @@ static void adopt(qsafp_t *q, const uint8_t *token, size_t len)
     store32(&q->answered, 0);
     store64(&q->lease_end_ns, p->t0_ns + ns_of(p->claims.duration_ms));
     port_unlock(q);
-    q->st.lease_tree = p->tree;
+    memcpy(&q->st.lease_tree, &p->tree, sizeof q->st.lease_tree);
+    q->log.tree = p->tree;
+    q->log.tree.from = p->tree.size;
+    q->log.tree.kept = 0;
+    (void)!qsafp_audit_tree(&q->log); /* grown again from the lease on; a read that fails shows at the next request */
     memcpy(q->lease_token, token, len);
     q->lease_token_len = len;
 }
@@ -151,7 +155,7 @@ static int put_lease(qsafp_t *q, const uint8_t *token, size_t len)
     int err = qsafp_sign_parse(&payload, &sigs, &count, token, len);
     if (err)
         return err;
-    if (!pending_live(q))
+    if (!pending_live(q) || q->log.first > q->pending.tree.size) /* the log must hold what came after it */
         return QSAFP_E_NO_REQUEST;
     if (payload.len != q->pending.payload_len || memcmp(payload.p, q->pending.payload, payload.len) != 0)
         return QSAFP_E_MISMATCH; /* SAFETY: I2 only bytes this guard proposed */

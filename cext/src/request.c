@@ -56,8 +56,7 @@ static int claim_log(qsafp_t *q, qsafp_pending_t *p)
     int err = qsafp_note(q, &r);
     if (!err)
         err = qsafp_audit_tree(&q->log);
-    if (!err)
-        err = qsafp_tree_root(&q->log.tree, p->claims.log_root);
+    qsafp_tree_root(&q->log.tree, p->claims.log_root);
     p->tree = q->log.tree;
     p->claims.log_size = q->log.tree.size;
     return err;
@@ -155,15 +154,6 @@ int qsafp_begin(qsafp_t *q)
     return 0;
 }
 
-static int leaf_of(void *ctx, uint32_t index, uint8_t out[32])
-{
-    uint8_t rec[QSAFP_RECORD_BYTES];
-    int err = qsafp_audit_read(ctx, index, rec);
-    if (!err)
-        qsafp_tree_leaf(out, rec + 208);
-    return err;
-}
-
 static void put_hashes(qsafp_cbor_w *w, const uint8_t *hash, unsigned n)
 {
     qsafp_cbor_put(w, QSAFP_CBOR_ARRAY, n);
@@ -171,12 +161,12 @@ static void put_hashes(qsafp_cbor_w *w, const uint8_t *hash, unsigned n)
         qsafp_cbor_put_bstr(w, hash, 32);
 }
 
-typedef struct { qsafp_bytes request, lease, failsafe, quote; uint64_t old; } envelope_t;
+typedef struct { qsafp_bytes request, lease, failsafe, quote; uint32_t old; } envelope_t;
 
 static const item_t ENVELOPE_HEAD[] = {
     {0, 0, ITEM_MAP, 7},
     {1, offsetof(envelope_t, request), ITEM_VIEW, 0},
-    {2, offsetof(envelope_t, old), ITEM_UINT, 8},
+    {2, offsetof(envelope_t, old), ITEM_UINT, 4},
 };
 static const item_t ENVELOPE_TAIL[] = {
     {5, offsetof(envelope_t, lease), ITEM_VIEW, 0},
@@ -187,7 +177,7 @@ static const item_t ENVELOPE_TAIL[] = {
 int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *len)
 {
     const qsafp_pending_t *p = &q->pending;
-    const qsafp_tree_t *lt = &q->st.lease_tree;
+    const qsafp_peaks_t *lt = &q->st.lease_tree;
     if (!pending_live(q))
         return QSAFP_E_NO_REQUEST;
     if (old == QSAFP_OLD_DEFAULT)
@@ -197,10 +187,14 @@ int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *l
     qsafp_range_t range;
     range.from = (uint32_t)old;
     range.to = p->tree.size;
-    int err = qsafp_tree_range(&range, leaf_of, &q->log);
+    int err = 0;
+    if (range.from == p->tree.from)
+        qsafp_tree_since(&range, &p->tree);
+    else
+        err = qsafp_tree_range(&range, qsafp_audit_leaf, &q->log);
     if (err)
         return err;
-    envelope_t e = {.request = {p->request, p->request_len}, .old = old};
+    envelope_t e = {.request = {p->request, p->request_len}, .old = range.from};
     if (q->lease_token_len)
         e.lease = (qsafp_bytes){q->lease_token, q->lease_token_len};
     if (p->claims.has_failsafe)
@@ -208,7 +202,7 @@ int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *l
     qsafp_cbor_w w = qsafp_cbor_writer(out, cap);
     shape_put(&w, ROWS(ENVELOPE_HEAD), &e);
     qsafp_cbor_put_int(&w, 3);
-    if (old && old == lt->size)
+    if (range.from && range.from == lt->size)
         put_hashes(&w, lt->peak[0], bit_count(lt->size));
     else
         qsafp_cbor_put_null(&w);

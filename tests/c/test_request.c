@@ -2,7 +2,7 @@
 /* Requests and envelopes byte for byte: what is asked, what it covers, what a validator is given to check it. */
 #include "device.h"
 
-static uint8_t env[32768];
+static uint8_t env[32768], token[QSAFP_RESPONSE_MAX];
 
 static bench_t *asked(void)
 {
@@ -77,7 +77,7 @@ static void a_request_claims_what_was_configured(void)
     CHECK(memcmp(c.policy_ms, b->q.cfg.policy_ms, sizeof c.policy_ms) == 0 && memcmp(c.ueid, b->q.cfg.ueid, 33) == 0 && memcmp(c.model, b->q.cfg.model, 32) == 0);
     CHECK(memcmp(c.set_id, b->q.set.set_id, 16) == 0 && memcmp(c.log_id, b->q.log.log_id, 32) == 0 && c.log_size == b->q.log.next);
     uint8_t root[32];
-    CHECK(qsafp_tree_root(&b->q.log.tree, root) == 0 && memcmp(root, c.log_root, 32) == 0);
+    CHECK((qsafp_tree_root(&b->q.log.tree, root), true) && memcmp(root, c.log_root, 32) == 0);
     uint8_t msg[44], mac[32]; /* nonce and id: HMAC over boot counter, serial, entropy */
     const uint32_t boot = 1;
     const uint64_t serial = 1;
@@ -144,7 +144,7 @@ static void envelope_is(bench_t *b, uint64_t old, const qsafp_tree_t *known, boo
     range.count = (uint8_t)qsafp_cbor_head(&r, QSAFP_CBOR_ARRAY);
     for (unsigned i = 0; i < range.count; i++)
         qsafp_cbor_fixed(&r, range.hash[i], 32);
-    CHECK(qsafp_tree_extend(&t, &range) == 0 && qsafp_tree_root(&t, root) == 0 && memcmp(root, p->claims.log_root, 32) == 0);
+    CHECK(qsafp_tree_extend(&t, &range) == 0 && (qsafp_tree_root(&t, root), true) && memcmp(root, p->claims.log_root, 32) == 0);
     CHECK(qsafp_cbor_int(&r) == 5);
     if (b->q.lease_token_len) {
         qsafp_bytes lease = qsafp_cbor_bstr(&r);
@@ -176,7 +176,8 @@ static void envelopes_lead_from_any_size_to_the_claimed_root(void)
     envelope_is(b, 0, &none, false);
     envelope_is(b, QSAFP_OLD_DEFAULT, &none, false);
     CHECK(obtain(b) == 0);
-    const qsafp_tree_t at_lease = b->q.st.lease_tree;
+    qsafp_tree_t at_lease = {0};
+    memcpy(&at_lease, &b->q.st.lease_tree, sizeof b->q.st.lease_tree);
     for (uint32_t i = 0; i < 12; i++) {
         qsafp_record_t r = {.event = QSAFP_EVENT_WORKLOAD_REPORT};
         CHECK(qsafp_note(&b->q, &r) == 0);
@@ -222,8 +223,66 @@ static void I6_I8_every_failed_call_of_a_begin_leaves_no_request(void)
     }
 }
 
+static void note_many(bench_t *b, unsigned n)
+{
+    size_t failed = 0;
+    while (n--) {
+        qsafp_record_t r = {.event = QSAFP_EVENT_WORKLOAD_REPORT};
+        failed += qsafp_note(&b->q, &r) != 0;
+    }
+    CHECK(failed == 0);
+}
+
+/* A long way without a lease: the records since the last one are pruned, and the device still proves what it did. */
+static void a_device_renews_after_more_records_than_the_ring_holds(void)
+{
+    bench_t *b = fresh();
+    CHECK(obtain(b) == 0);
+    for (unsigned n = 700; n < 3600; n += 1000) {
+        qsafp_tree_t at_lease = {0};
+        memcpy(&at_lease, &b->q.st.lease_tree, sizeof b->q.st.lease_tree);
+        note_many(b, n);
+        if (n > 2000) { /* and over a restart */
+            wire(b);
+            CHECK(qsafp_init(&b->q) == 0);
+        }
+        b->d.now_ns += 3600 * S;
+        CHECK(qsafp_begin(&b->q) == 0);
+        envelope_is(b, at_lease.size, &at_lease, true);
+        CHECK(obtain(b) == 0 && open_now(b));
+    }
+    free(b);
+}
+
+static void a_device_that_never_had_a_lease_gets_one_after_the_ring_went_round(void)
+{
+    static const qsafp_tree_t none;
+    bench_t *b = fresh();
+    note_many(b, 2500);
+    CHECK(qsafp_begin(&b->q) == 0);
+    envelope_is(b, 0, &none, false);
+    CHECK(obtain(b) == 0 && open_now(b));
+    free(b);
+}
+
+/* The tree grows again from the lease on: a lease whose next record is gone is too late. */
+static void a_request_that_the_ring_has_left_behind_is_over(void)
+{
+    bench_t *b = fresh();
+    CHECK(qsafp_begin(&b->q) == 0);
+    size_t len = lease_of(&b->q, (const int[]){0, 1, 2, 3}, 4, 0, token);
+    note_many(b, 1100);
+    CHECK(qsafp_put(&b->q, token, len) == QSAFP_E_NO_REQUEST && !open_now(b));
+    b->d.now_ns += 60 * S;
+    CHECK(obtain(b) == 0 && open_now(b));
+    free(b);
+}
+
 int main(void)
 {
+    a_device_renews_after_more_records_than_the_ring_holds();
+    a_device_that_never_had_a_lease_gets_one_after_the_ring_went_round();
+    a_request_that_the_ring_has_left_behind_is_over();
     a_request_says_what_the_device_is();
     a_request_claims_what_was_configured();
     the_set_caps_the_duration();

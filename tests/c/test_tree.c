@@ -39,9 +39,29 @@ static void roots_are_those_of_the_rfc(void)
     qsafp_tree_t t = {0};
     uint8_t want[32], got[32];
     for (uint32_t n = 1; n <= 300; n++) {
-        CHECK(qsafp_tree_append(&t, leaves[n - 1]) == 0 && qsafp_tree_root(&t, got) == 0);
+        CHECK(qsafp_tree_append(&t, leaves[n - 1]) == 0 && (qsafp_tree_root(&t, got), true));
         reference(want, 0, n);
         CHECK(memcmp(want, got, 32) == 0);
+    }
+}
+
+static void what_is_kept_since_a_size_is_the_range_from_there(void)
+{
+    for (uint32_t from = 0; from <= 70; from++) {
+        qsafp_tree_t t = {0};
+        build(&t, from);
+        t.from = from;
+        for (uint32_t to = from; to <= 140; to++) {
+            qsafp_range_t want = {.from = from, .to = to}, got;
+            qsafp_tree_t known, whole;
+            CHECK(qsafp_tree_range(&want, leaf_of, 0) == 0);
+            qsafp_tree_since(&got, &t);
+            CHECK(got.from == from && got.to == to && got.count == want.count && memcmp(got.hash, want.hash, got.count * 32u) == 0);
+            build(&known, from);
+            build(&whole, to);
+            CHECK(qsafp_tree_extend(&known, &got) == 0 && memcmp(&known, &whole, sizeof known) == 0);
+            CHECK(qsafp_tree_append(&t, leaves[to]) == 0);
+        }
     }
 }
 
@@ -98,6 +118,7 @@ int main(void)
     for (unsigned i = 0; i < 1200; i++)
         qsafp_sha256(leaves[i], &i, sizeof i);
     roots_are_those_of_the_rfc();
+    what_is_kept_since_a_size_is_the_range_from_there();
     every_range_extends_and_no_other_does();
     a_leaf_that_cannot_be_read_fails_the_range();
     return DONE("test_tree");

@@ -7,9 +7,9 @@ import secrets
 
 import pytest
 from cwt import COSE, COSEKey
-from qsafp_embedded._core import Tag, cbor_dumps, cbor_loads
 
 from qsafp_embedded import cose, keys
+from qsafp_embedded._core import Tag, cbor_dumps, cbor_loads
 from qsafp_embedded.errors import FormatError
 
 ED = keys.Ed25519Key.from_seed(bytes(range(32)))
