@@ -306,7 +306,7 @@ def main() -> int:
             finally:
                 demo.view.over.set()
     except (QsafpError, KeyboardInterrupt) as no:
-        print(f"\ndemo: failed: {no or 'interrupted'}", file=sys.stderr)
+        print(f"\ndemo: failed: {str(no) or 'interrupted'}", file=sys.stderr)
         return 1
     demo.figure("all of it", time.monotonic() - begun, "s")
     (OUT / "figures.json").write_text(json.dumps(demo.figures, indent=1) + "\n")
