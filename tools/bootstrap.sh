@@ -24,6 +24,7 @@ missing_for_cross() {
     have arm-none-eabi-gcc || echo gcc-arm-none-eabi
     have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
     have riscv64-linux-gnu-gcc || echo gcc-riscv64-linux-gnu
+    have qemu-aarch64 || { echo qemu-user; echo libc6-dev-arm64-cross; } # runs the ARMv8 SHA-256
 }
 
 install() {
