@@ -75,6 +75,7 @@ static void every_range_extends_and_no_other_does(void)
             build(&t, from);
             build(&whole, to);
             CHECK(qsafp_tree_range(&r, leaf_of, 0) == 0 && qsafp_tree_extend(&t, &r) == 0 && memcmp(&t, &whole, sizeof t) == 0);
+            CHECK(to == from || (qsafp_tree_extend(&t, &r) == QSAFP_E_RANGE && t.size == to)); /* a second time it does not follow */
             if (to > from) {
                 qsafp_range_t bad = r;
                 build(&t, from);
