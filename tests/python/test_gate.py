@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from guard_kit import MODEL, Device, short_dir, until
@@ -26,16 +25,6 @@ from qsafp_embedded.errors import (
     LeaseUninitialized,
     WrongModel,
 )
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with short_dir() as root:
-        made = Device(root)
-        try:
-            yield made.start()
-        finally:
-            made.close()
 
 
 def refusal(gate: Gate) -> LeaseRefused:

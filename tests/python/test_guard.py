@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +21,6 @@ from qsafp_embedded._core import audit_verify, claims_decode, sha256
 from qsafp_embedded._tables import CommandStatus, Error, Event, Opcode, Phase, Reason, Refusal
 from qsafp_embedded.audit import Log
 from qsafp_embedded.client import CommandRefused
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with short_dir() as root:
-        made = Device(root)
-        try:
-            yield made.start()
-        finally:
-            made.close()
 
 
 def evidence(device: Device, name: str = "evidence.log") -> dict[bytes, bytes]:

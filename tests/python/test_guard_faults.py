@@ -27,26 +27,6 @@ from qsafp_embedded.errors import GuardUnavailable
 SLOT = 256
 
 
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with short_dir() as root:
-        made = Device(root)
-        try:
-            yield made.start()
-        finally:
-            made.close()
-
-
-@pytest.fixture
-def enrolled() -> Iterator[Device]:
-    with short_dir() as root:
-        made = Device(root)
-        try:
-            yield made
-        finally:
-            made.close()
-
-
 def start_error(device: Device) -> str:
     """What a guard that cannot start says: one line, exit status 1, no socket."""
     ended = device.call()

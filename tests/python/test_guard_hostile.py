@@ -8,12 +8,11 @@ import resource
 import signal
 import struct
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from guard_kit import Device, Wire, short_dir, until
+from guard_kit import Device, Wire, until
 
 from qsafp_embedded import cose, keys
 from qsafp_embedded._core import seal_evolve
@@ -21,21 +20,6 @@ from qsafp_embedded._tables import CommandStatus, Error, Event, Opcode, Reason
 from qsafp_embedded.client import CommandRefused
 
 EVENT = struct.pack("<HI", Event.WORKLOAD_REPORT, 0)
-
-
-@pytest.fixture
-def enrolled() -> Iterator[Device]:
-    with short_dir() as root:
-        made = Device(root)
-        try:
-            yield made
-        finally:
-            made.close()
-
-
-@pytest.fixture
-def device(enrolled: Device) -> Device:
-    return enrolled.start()
 
 
 def test_a_new_connection_is_no_new_allowance(device: Device) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import random
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from guard_kit import MODEL, Device, Wire, frame, short_dir
@@ -18,17 +18,6 @@ from qsafp_embedded._core import Tag, cbor_dumps, cbor_loads, claims_decode, cla
 from qsafp_embedded._tables import CommandStatus, Error, Event, Opcode, Reason, Refusal
 from qsafp_embedded.client import CommandRefused, GuardClient
 from qsafp_embedded.errors import GuardUnavailable
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with short_dir() as root:
-        made = Device(root)
-        try:
-            yield made.start()
-        finally:
-            made.close()
-
 
 # ---- frames ----
 

@@ -27,16 +27,6 @@ BUSY = 'while :; do echo x >> "$0"; sleep 0.005; done'
 STEPS = {1: "drain", 2: "freeze", 3: "kill", 4: "rollback", 5: "thaw", 6: "gone", 7: "register"}
 
 
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with short_dir() as root:
-        made = Device(root)
-        try:
-            yield made.start()
-        finally:
-            made.close()
-
-
 class Run:
     """``qsafp run`` as a process, and the file that its workload keeps writing to."""
 

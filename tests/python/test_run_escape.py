@@ -7,11 +7,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guard_kit import Device, short_dir, until
+from guard_kit import Device, until
 from test_run import Run
 
 from qsafp_embedded.enforce.hold import make_hold
@@ -34,16 +33,6 @@ while True:
         file.write("x")
     time.sleep(0.005)
 """
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with short_dir() as root:
-        made = Device(root)
-        try:
-            yield made.start()
-        finally:
-            made.close()
 
 
 def parent_of_holds() -> str:
