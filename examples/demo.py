@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from train_digits import train
@@ -98,7 +99,8 @@ class Demo:
     """The acts, and what was measured in them."""
 
     def __init__(self, stage: Stage, model: Path) -> None:
-        self.stage, self.model, self.view, self.figures = stage, model, View(stage), {}  # type: ignore[var-annotated]
+        self.stage, self.model, self.view = stage, model, View(stage)
+        self.figures: dict[str, dict[str, object]] = {}
 
     def figure(self, key: str, value: float, unit: str) -> None:
         """Keep one figure for the table."""
@@ -204,7 +206,7 @@ class Demo:
         s.validators([4, 5])
         s.allow(0, 1, 2)
         for i in range(4):
-            s.wait(f"validator {i} to be asked for the release", lambda i=i: consented(s, i))  # type: ignore[misc]
+            s.wait(f"validator {i} to be asked for the release", partial(consented, s, i))
         begun = now_ns()
         s.wait("the releasing lease", lambda: bool(self.view.gate))
         self.figure("fourth consent, to the gate open", (now_ns() - begun) / 1e6, "ms")

@@ -128,9 +128,9 @@ def decode_signature(protected: object, unprotected: object, signature: object) 
 def _tagged(data: bytes, number: int) -> Sequence[Any]:
     item = cbor_loads(data)
     _want(isinstance(item, Tag) and item.number == number, f"not a CBOR object of tag {number}")
-    body = item.value
+    body: Sequence[Any] = item.value
     _want(isinstance(body, list) and len(body) == 4 and isinstance(body[2], bytes), "a COSE object of another shape")
-    return body  # type: ignore[no-any-return]
+    return body
 
 
 def parse_sign1(data: bytes) -> Sign1:

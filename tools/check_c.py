@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,7 +156,7 @@ def report(outcomes: list[Outcome]) -> int:
 
 def objects_of(build: Build, headers: float) -> list[Path]:
     """The core compiled once for all programs of one kind."""
-    jobs: dict[str, Callable[[], object]] = {str(src): lambda src=src: build.compile(src, headers) for src in sources()}  # type: ignore[misc]
+    jobs: dict[str, Callable[[], object]] = {str(src): partial(build.compile, src, headers) for src in sources()}
     outcomes = two_at_a_time(jobs)
     if report(outcomes):
         raise CheckFailedError("the core does not compile")
@@ -182,7 +183,7 @@ def test() -> int:
         raise CheckFailedError("tests/c holds no test_*.c")
     todo = [(t, ASAN) for t in tests] + [(t, TSAN) for t in tests if "pthread.h" in (ROOT / t).read_text()]
     core = {build.folder: objects_of(build, headers) for build in (ASAN, TSAN)}
-    jobs: dict[str, Callable[[], object]] = {f"{t} {b.says}": lambda t=t, b=b: run_test(t, b, core[b.folder], headers) for t, b in todo}  # type: ignore[misc]
+    jobs: dict[str, Callable[[], object]] = {f"{t} {b.says}": partial(run_test, t, b, core[b.folder], headers) for t, b in todo}
     outcomes = two_at_a_time(jobs)
     bad = report(outcomes)
     good = [o.value for o in outcomes if isinstance(o.value, tuple)]
@@ -241,7 +242,7 @@ def fuzz_pass(targets: list[Path], seconds: int) -> int:
     headers = newest_header()
     core = objects_of(FUZZ, headers)
     share = max(1, seconds // ((len(targets) + 1) // 2))
-    outcomes = two_at_a_time({t.stem: lambda t=t: fuzz_target(t, core, headers, share) for t in targets})  # type: ignore[misc]
+    outcomes = two_at_a_time({t.stem: partial(fuzz_target, t, core, headers, share) for t in targets})
     bad = report(outcomes)
     for o in outcomes:
         if not o.error:
@@ -319,7 +320,7 @@ def cross() -> int:
     """Check every target whose compiler is installed; return the number that failed."""
     headers = newest_header()
     absent = [t for t in TARGETS if not shutil.which(t.cc[0])]
-    outcomes = two_at_a_time({t.name: lambda t=t: check_target(t, headers) for t in TARGETS if t not in absent})  # type: ignore[misc]
+    outcomes = two_at_a_time({t.name: partial(check_target, t, headers) for t in TARGETS if t not in absent})
     bad = report(outcomes)
     for o in outcomes:
         if not o.error:

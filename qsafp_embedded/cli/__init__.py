@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from typing import NoReturn
 
 from ..errors import QsafpError
 
@@ -33,7 +34,7 @@ CHOICE = re.compile(r"invalid choice: '(?P<said>[^']*)' \(choose from (?P<known>
 class _Parser(argparse.ArgumentParser):
     """One clear line instead of the whole usage."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {_nearer(message)}; see {self.prog} --help\n")
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .._core import now_ns
 from .._tables import Event, Phase, Reason
 from .registry import Figures, scenario
@@ -69,6 +71,11 @@ def _latch(s: Stage) -> int:
     return int(next(r["boot_ns"] for r in reversed(s.records()) if r["event"] == Event.FAILSAFE_TRIGGERED))
 
 
+def _reloaded(s: Stage, index: int) -> bool:
+    """True once a validator said that it took up its file again."""
+    return "reloaded" in s.words(f"validator-{index}")
+
+
 @scenario(fast=True, duration_ms=4000)
 def denial_failsafe(s: Stage) -> Figures:
     """n-m+1 validators refuse a renewal by policy: gate and pins at once, with lease time left; people must release it."""
@@ -80,7 +87,7 @@ def denial_failsafe(s: Stage) -> Figures:
         lines = [f'models = ["{"ff" * 32}"]' if line.startswith("models") else line for line in path.read_text().splitlines()]
         path.write_text("\n".join(lines) + "\n")
         s.processes[f"validator-{i}"].send_signal(1)
-        s.wait(f"validator {i} to reload", lambda i=i: "reloaded" in s.words(f"validator-{i}"))  # type: ignore[misc]
+        s.wait(f"validator {i} to reload", partial(_reloaded, s, i))
     end = s.status()
     ends_ns = end.now_ns + end.remaining_ns
     s.phase(Phase.FAILSAFE)

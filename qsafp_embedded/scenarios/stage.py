@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -146,7 +147,7 @@ class Stage:
         text = path.read_text()
         for key, value in values.items():
             shown = f'"{value}"' if isinstance(value, str | Path) else str(value).lower()
-            text, found = re.subn(rf"(?m)^{key} = .*$", lambda _, line=f"{key} = {shown}": line, text)  # type: ignore[misc]
+            text, found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {shown}".replace("\\", r"\\"), text)
             if not found:
                 head, mark, tables = text.partition("\n[")
                 text = f"{head.rstrip()}\n{key} = {shown}\n{mark}{tables}"
@@ -216,7 +217,7 @@ class Stage:
             config = str(self.root / f"validator-{i}" / "validator.toml")
             self.module(f"validator-{i}", module, "--config", config, *more, environment=environment)
         for i in chosen:
-            self.wait(f"validator {i} to listen", lambda i=i: self._listens(i, before[i]))  # type: ignore[misc]
+            self.wait(f"validator {i} to listen", partial(self._listens, i, before[i]))
 
     def _listens(self, index: int, before: int) -> bool:
         words = self.words(f"validator-{index}")

@@ -106,14 +106,15 @@ def _want(ok: bool, what: str) -> None:
 
 
 def _hashes(value: object, what: str) -> list[bytes]:
-    good = isinstance(value, list) and len(value) <= 64 and all(isinstance(h, bytes) and len(h) == 32 for h in value)
-    _want(good, f"{what} of another shape")
-    return value  # type: ignore[return-value]
+    if isinstance(value, list) and len(value) <= 64 and all(isinstance(h, bytes) and len(h) == 32 for h in value):
+        return value
+    raise FormatError(f"{what} of another shape")
 
 
 def _optional(value: object, what: str) -> bytes | None:
-    _want(value is None or isinstance(value, bytes), f"{what} is neither bytes nor null")
-    return value  # type: ignore[return-value]
+    if value is None or isinstance(value, bytes):
+        return value
+    raise FormatError(f"{what} is neither bytes nor null")
 
 
 def parse(body: bytes) -> Request:

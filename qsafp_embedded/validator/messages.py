@@ -64,16 +64,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError
+
+
 def _base64(text: object, what: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+        return base64.b64decode(_text(text), validate=True)
     except (TypeError, binascii.Error, ValueError) as why:
         raise FormatError(f"{what} is not base64") from why
 
 
 def _time(text: object, what: str) -> datetime:
     try:
-        when = datetime.fromisoformat(text)  # type: ignore[arg-type]
+        when = datetime.fromisoformat(_text(text))
     except (TypeError, ValueError) as why:
         raise FormatError(f"{what} is not RFC 3339") from why
     if when.tzinfo is None:
@@ -83,8 +89,8 @@ def _time(text: object, what: str) -> datetime:
 
 def _system(text: object) -> str:
     try:
-        known = uuid.UUID(text)  # type: ignore[arg-type]
-    except (AttributeError, TypeError, ValueError) as why:
+        known = uuid.UUID(_text(text))
+    except (TypeError, ValueError) as why:
         raise FormatError("system_id is not a UUID") from why
     if known.version != 4 or str(known) != text:
         raise FormatError("system_id is not a UUIDv4 in lower case")
