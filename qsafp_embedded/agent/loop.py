@@ -107,6 +107,8 @@ class Agent:
         for task in ends:
             task.cancel()
         await asyncio.gather(*ends, return_exceptions=True)
+        if self._round is not None and self._round.lease:
+            self._keep_lease(self._round.lease)  # the guard may have taken it since the last look
         await asyncio.gather(*(p.close() for p in self._peers))
 
     async def _look(self) -> None:

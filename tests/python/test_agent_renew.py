@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from agent_world import World, states
 
+from qsafp_embedded import cose
 from qsafp_embedded.agent.round import pause_s
 from qsafp_embedded.errors import ConfigError
+from qsafp_embedded.lease import claims_decode
 from qsafp_embedded.validator.http import Face
 
 
@@ -30,6 +32,31 @@ def test_a_lease_is_renewed_at_half_of_it_over_kept_connections(tmp_path: Path) 
             assert {len(c) for c in before.values()} == {2}  # one renews, one polls
 
     asyncio.run(story())
+
+
+def test_a_press_of_lease_renew_renews_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        world = World(tmp_path, duration_ms=600_000)
+        async with world.validators(), world.agent():
+            first = (await world.phase("active")).serial
+            (world.ctl.parent / "pins.renew").write_bytes(b"1")
+            await world.until(lambda: world.guard().serial > first)
+            assert world.guard().phase_name == "ACTIVE"
+            assert not world.guard().renew_wanted
+
+    asyncio.run(story())
+
+
+def test_a_lease_that_nobody_looked_at_yet_is_kept_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> bytes:
+        world = World(tmp_path)
+        async with world.validators(), world.agent() as agent:
+            monkeypatch.setattr(agent, "_leased", lambda round_: None)
+            await world.phase("active")
+            assert not list(agent._config.evidence_dir.glob("*"))
+        return next(agent._config.evidence_dir.iterdir()).read_bytes()
+
+    assert claims_decode(cose.parse_sign(asyncio.run(story())).payload)["serial"] == 1
 
 
 def test_a_round_takes_the_m_fastest_and_the_rest_finishes_behind_it(tmp_path: Path) -> None:
