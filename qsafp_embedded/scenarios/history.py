@@ -65,7 +65,8 @@ def log_tamper(s: Stage) -> Figures:
     with s.client() as guard:
         for i in range(40):
             guard.log_event(Event.WORKLOAD_REPORT, data=bytes([i]))
-    s.renewed(2)
+    serial = s.renewed(2).serial
+    s.wait("the agent to keep the lease", lambda: last_lease(s)["serial"] >= serial)
     s.stop("agent")
     s.stop("guard")
     records = _ring(s)
