@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts would too
 
 
 @pytest.fixture(scope="session")
