@@ -42,7 +42,7 @@ typedef struct {
     uint64_t heartbeat_ns, stale_ns, linger_ns;
 } pins_shared_t;
 
-typedef struct { pins_shared_t *s; int wake; pid_t holder; } pins_t;
+typedef struct { pins_shared_t *s; int wake; pid_t holder; bool asked; uint64_t asked_serial; } pins_t; /* asked: LEASE_RENEW, while that lease ran */
 
 typedef struct {
     int (*verify)(const unsigned char *sig, const unsigned char *m, unsigned long long n, const unsigned char *pk);
@@ -144,6 +144,8 @@ void pins_stop(host_t *h);
 int pin_lease_valid(void *ctx, int level);
 int pin_failsafe(void *ctx, int level);
 int pin_req(void *ctx);
+bool pins_heard(host_t *h);
+bool pins_renew_wanted(const host_t *h);
 /* serve.c */
 int serve_open(host_t *h);
 int serve(host_t *h);
@@ -163,6 +165,7 @@ int set_verify(host_t *h, qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes 
 int set_note(host_t *h);
 void polls_alive(host_t *h, unsigned alive);
 bool host_command(host_t *h, client_t *c, const uint8_t *f, size_t len, bool *ok);
+void show_renew(const host_t *h, client_t *c, const uint8_t *f);
 void after_put(host_t *h, const client_t *c, const uint8_t *f, size_t len, size_t n);
 /* explain.c */
 int explain(host_t *h, int err);

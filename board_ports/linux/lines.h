@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { LINE_LEASE_VALID, LINE_FAILSAFE, LINE_VALIDATOR_REQ, LINES } qsafp_line_t;
+typedef enum { LINE_LEASE_VALID, LINE_FAILSAFE, LINE_VALIDATOR_REQ, LINE_LEASE_RENEW, LINES } qsafp_line_t; /* the last one is the input */
 
 typedef struct {
     const char *name; /* as configured */
@@ -15,6 +15,11 @@ typedef struct {
     /* Drives one line.  0, or negative: tried again. */
     int (*drive)(void *ctx, qsafp_line_t line, int level);
     void (*release)(void *ctx);
+    /* LEASE_RENEW: a descriptor that turns readable with its edges.  Both are 0 on a board without the line. */
+    int (*input)(void *ctx);
+    /* Takes edges that wait there, without blocking and in bounded time: 1 if there were any, 0 if none, negative if the line is
+     * gone.  `level`: what it reads now. */
+    int (*edges)(void *ctx, int *level);
 } qsafp_lines_t;
 
 extern const qsafp_lines_t QSAFP_LINES_SIMULATED;

@@ -13,7 +13,7 @@
 
 #include "host.h"
 
-enum { HEAD = 4, CHUNK = 1000, SUB_READ = 1, SUB_PUT = 2, SUB_FINISH = 3, SUB_POLLS = 4, RENEW_FINISH = 3 };
+enum { HEAD = 4, ANSWER_HEAD = 5, CHUNK = 1000, SUB_READ = 1, SUB_PUT = 2, SUB_FINISH = 3, SUB_POLLS = 4, RENEW_FINISH = 3 };
 
 static uint32_t get32(const uint8_t *p)
 {
@@ -224,9 +224,9 @@ static void keep_equivocation(host_t *h, const uint8_t *token, size_t len)
         qsafp_cose_sig s;
         if (qsafp_sign_next(&s, &sigs))
             return;
-        for (int i = 0; i < h->q.set.n; i++)
-            if (!memcmp(s.kid, h->q.set.v[i].kid_ed, 8) || !memcmp(s.kid, h->q.set.v[i].kid_ml, 8))
-                both |= (uint16_t)(p->denied & ~p->spent & 1u << i); /* spent: the yes is a forged one, so it is not theirs */
+        int i = qsafp_set_signer(&h->q.set, &s);
+        if (i >= 0)
+            both |= (uint16_t)(p->denied & ~p->spent & 1u << i); /* spent: the yes is a forged one, so it is not theirs */
     }
     both &= (uint16_t)~(h->told_serial == p->claims.serial ? h->told : 0); /* once for each request and member */
     if (!both)
@@ -238,6 +238,18 @@ static void keep_equivocation(host_t *h, const uint8_t *token, size_t len)
     qsafp_sha256(r.evidence, token, len);
     if (evidence_put(h, r.evidence, token, len) == 0)
         (void)!qsafp_note(&h->q, &r);
+}
+
+/* LEASE_RENEW was pressed (HW-13): the status says what it says when a renewal is due. */
+void show_renew(const host_t *h, client_t *c, const uint8_t *f)
+{
+    uint8_t *out = c->cmd.out;
+    size_t len = c->cmd.out_len;
+    if (len < ANSWER_HEAD + sizeof(qsafp_info_t) || f[1] != QSAFP_OPCODE_STATUS || !pins_renew_wanted(h))
+        return;
+    out[ANSWER_HEAD + offsetof(qsafp_info_t, flags)] |= QSAFP_INFO_RENEW;
+    uint16_t crc = qsafp_crc16(out, len - sizeof crc);
+    memcpy(out + len - sizeof crc, &crc, sizeof crc);
 }
 
 /* `n`: bytes of the token that stood ready in cmd.put before this frame. */

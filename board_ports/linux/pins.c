@@ -2,7 +2,10 @@
 /* The pin holder (HW-13): a process forked before the guard has threads, sole owner of the lines.
  *
  * It drives what the guard wants while the guard lives and ticks; on end of file, or when the heartbeat is older than
- * stale_after, LEASE_VALID falls.  Lines may keep their level when their owner dies, so it outlives the guard. */
+ * stale_after, LEASE_VALID falls.  Lines may keep their level when their owner dies, so it outlives the guard.
+ *
+ * The one input asks for a renewal.  It is looked at after the outputs were driven, at most twice in DEBOUNCE_NS while it moves, and
+ * moves none of them: the holder tells the guard, whose status then says that a renewal is wanted. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +24,11 @@
 #include "host.h"
 
 enum { PULSE_NS = 200000000, PERIOD_NS = 2000000000 };
+enum { DEBOUNCE_NS = 20000000, PRESS_NS = 1000000000 };
 
-typedef struct { const qsafp_lines_t *lines; void *ctx; pins_shared_t *s; int sock; bool alive; int level[LINES]; uint64_t failsafe_since, dead_since; } holder_t;
+/* LEASE_RENEW.  moving: edges came, and until `quiet_ns` those that follow wait unread. */
+typedef struct { int fd, level; bool moving; uint64_t quiet_ns, pressed_ns; } input_t;
+typedef struct { const qsafp_lines_t *lines; void *ctx; pins_shared_t *s; int sock; bool alive; int level[LINES]; uint64_t failsafe_since, dead_since; input_t in; } holder_t;
 
 static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 
@@ -52,18 +58,53 @@ static int drive(holder_t *o)
     return at < PULSE_NS ? (int)((PULSE_NS - at) / 1000000) + 1 : 50;
 }
 
+/* A press is a rising edge and a line that is quiet for DEBOUNCE_NS after it; within PRESS_NS of the one before it is dropped. */
+static void listen_to(holder_t *o)
+{
+    input_t *in = &o->in;
+    uint64_t now = boot_ns();
+    int level = in->level;
+    if (in->fd < 0 || now < in->quiet_ns)
+        return;
+    int edges = o->lines->edges(o->ctx, &level);
+    if (edges < 0)
+        in->fd = -1; /* renewals go on at half of each lease */
+    bool press = edges == 0 && in->moving && level && !in->level && now - in->pressed_ns >= PRESS_NS;
+    in->moving = edges > 0;
+    if (in->moving)
+        in->quiet_ns = now + DEBOUNCE_NS;
+    else
+        in->level = level;
+    if (!press)
+        return;
+    in->pressed_ns = now;
+    (void)!send(o->sock, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL); /* a guard that is gone, or that reads nothing, is not waited for */
+}
+
+/* Until the guard says something, the input moves, or `wait` ms are over. */
+static void await(holder_t *o, int wait)
+{
+    uint8_t bytes[256];
+    uint64_t now = boot_ns();
+    struct pollfd p[2] = {{.fd = o->alive ? o->sock : -1, .events = POLLIN}, {.fd = o->alive && !o->in.moving ? o->in.fd : -1, .events = POLLIN}};
+    if (o->in.moving)
+        wait = now < o->in.quiet_ns ? (int)((o->in.quiet_ns - now) / 1000000) + 1 : 0;
+    if (poll(p, 2, wait) <= 0 || !p[0].revents)
+        return;
+    ssize_t n = read(o->sock, bytes, sizeof bytes);
+    if (n > 0 || (n < 0 && errno == EINTR))
+        return;
+    o->alive = false;
+    o->dead_since = boot_ns();
+}
+
 static void hold(holder_t *o)
 {
-    struct pollfd p = {.fd = o->sock, .events = POLLIN};
     for (;;) {
         int wait = drive(o);
-        uint8_t bytes[256];
-        if (o->alive && poll(&p, 1, wait) > 0 && read(o->sock, bytes, sizeof bytes) <= 0 && errno != EINTR) {
-            o->alive = false;
-            o->dead_since = boot_ns();
-        } else if (!o->alive) {
-            (void)poll(0, 0, wait);
-        }
+        if (o->alive)
+            listen_to(o);
+        await(o, wait);
         if (!o->alive && (get(&o->s->quit) || boot_ns() - o->dead_since > o->s->linger_ns))
             break;
     }
@@ -95,6 +136,9 @@ static _Noreturn void child(host_t *h, int sock, int ready)
     close(ready);
     if (!o.ctx)
         _exit(1);
+    o.in.fd = o.lines->input ? o.lines->input(o.ctx) : -1;
+    if (o.in.fd >= 0 && o.lines->edges(o.ctx, &o.in.level) < 0) /* held down from the start is no press */
+        o.in.fd = -1;
     hold(&o);
     o.lines->release(o.ctx);
     _exit(0);
@@ -165,3 +209,18 @@ int pin_req(void *ctx)
     host_t *h = ctx;
     return want(h, &h->pins.s->req, get(&h->pins.s->req) ^ 1u);
 }
+
+/* Service thread, once `wake` turned readable: LEASE_RENEW was pressed.  False: the holder is gone. */
+bool pins_heard(host_t *h)
+{
+    uint8_t bytes[16];
+    ssize_t n = read(h->pins.wake, bytes, sizeof bytes);
+    if (n <= 0)
+        return n < 0 && (errno == EAGAIN || errno == EINTR);
+    h->pins.asked = true;
+    h->pins.asked_serial = h->q.lease.serial;
+    return true;
+}
+
+/* Somebody asked, and no lease came since. */
+bool pins_renew_wanted(const host_t *h) { return h->pins.asked && h->pins.asked_serial == h->q.lease.serial; }

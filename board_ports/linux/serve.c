@@ -52,7 +52,7 @@ int serve_open(host_t *h)
     h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     h->signal_fd = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
     bool ok = h->epoll_fd >= 0 && h->signal_fd >= 0 && !watch(h, h->gate_fd, &h->gate_fd) && !watch(h, h->ctl_fd, &h->ctl_fd) &&
-              !watch(h, h->signal_fd, &h->signal_fd) && !watch(h, h->service_event, &h->service_event);
+              !watch(h, h->signal_fd, &h->signal_fd) && !watch(h, h->service_event, &h->service_event) && !watch(h, h->pins.wake, &h->pins);
     return ok ? 0 : fail(h, "epoll: %s", strerror(errno));
 }
 
@@ -209,6 +209,7 @@ bool one_frame(host_t *h, client_t *c)
     size_t ready = c->ctl && c->cmd.put_have == c->cmd.put_total ? c->cmd.put_have : 0;
     qsafp_command(&c->cmd, f, (size_t)n);
     after_put(h, c, f, (size_t)n, ready);
+    show_renew(h, c, f);
     return write(c->fd, c->cmd.out, c->cmd.out_len) == (ssize_t)c->cmd.out_len;
 }
 
@@ -271,7 +272,9 @@ int serve(host_t *h)
         int n = epoll_wait(h->epoll_fd, &e, 1, wait);
         if (n < 0 && errno != EINTR)
             return fail(h, "epoll: %s", strerror(errno));
-        if (n > 0 && !event(h, &e))
+        if (n > 0 && e.data.ptr == &h->pins && !pins_heard(h))
+            return fail(h, "the pin holder is gone: nobody drives the lines");
+        if (n > 0 && e.data.ptr != &h->pins && !event(h, &e))
             return 0;
         contain_first(h);
         bool failed = qsafp_service(&h->q) != 0; /* told again */

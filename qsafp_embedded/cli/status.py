@@ -58,6 +58,7 @@ def _look(home: Home) -> dict[str, Any]:
             "remaining_ms": s.remaining_ns // 1_000_000,
             "duration_ms": s.duration_ms,
             "renewals": s.renewals,
+            "renew_wanted": s.renew_wanted,
             "approvals": s.approvals,
             "validators": s.total,
             "lab": s.lab,

@@ -10,8 +10,9 @@
 
 #include "../../board_ports/linux/pins.c"
 
-/* The board: levels in memory that the holder and we share. */
+/* The board: levels in memory that the holder and we share, and a pipe for LEASE_RENEW: `1` high, `0` low, `x` breaks it. */
 static uint32_t *level;
+static int button[2];
 static unsigned passed;
 
 #define CHECK(what) \
@@ -38,7 +39,26 @@ static int drive_line(void *ctx, qsafp_line_t line, int to)
 
 static void release(void *ctx) { (void)ctx; }
 
-const qsafp_lines_t QSAFP_LINES_SIMULATED = {.name = "simulated", .claim = claim, .drive = drive_line, .release = release};
+static int input_line(void *ctx)
+{
+    (void)ctx;
+    return button[0];
+}
+
+static int edges(void *ctx, int *to)
+{
+    char c[64];
+    ssize_t n = read(button[0], c, sizeof c);
+    (void)ctx;
+    if (n > 0)
+        __atomic_store_n(&level[LINE_LEASE_RENEW], c[n - 1] == '1', __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&level[LINES], 1, __ATOMIC_SEQ_CST); /* how often the line was looked at */
+    *to = (int)get(&level[LINE_LEASE_RENEW]);
+    return n > 0 && memchr(c, 'x', (size_t)n) ? -1 : n > 0;
+}
+
+const qsafp_lines_t QSAFP_LINES_SIMULATED = {
+    .name = "simulated", .claim = claim, .drive = drive_line, .release = release, .input = input_line, .edges = edges};
 
 int fail(host_t *h, const char *fmt, ...)
 {
@@ -67,6 +87,119 @@ static bool becomes(qsafp_line_t line, uint32_t to)
     return false;
 }
 
+static void nap_ms(long ms)
+{
+    const struct timespec nap = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    nanosleep(&nap, 0);
+}
+
+static void press(const char *edges_of_it)
+{
+    CHECK(write(button[1], edges_of_it, strlen(edges_of_it)) == (ssize_t)strlen(edges_of_it));
+}
+
+/* How often the guard was told within `ms`. */
+static int told(host_t *h, uint64_t ms)
+{
+    int times = 0;
+    for (uint64_t end = boot_ns() + ms * 1000000u; boot_ns() < end; nap_ms(1)) {
+        uint8_t c;
+        while (recv(h->pins.wake, &c, 1, MSG_PEEK) == 1) {
+            CHECK(pins_heard(h));
+            times++;
+        }
+    }
+    return times;
+}
+
+static bool told_once(host_t *h)
+{
+    for (int i = 0; i < 200; i++)
+        if (told(h, 100))
+            return told(h, 100) == 0;
+    return false;
+}
+
+static void a_press_asks_once_and_until_a_lease_comes(host_t *h)
+{
+    h->q.lease.serial = 7;
+    CHECK(!pins_renew_wanted(h));
+    press("1");
+    CHECK(told_once(h) && pins_renew_wanted(h));
+    CHECK(told(h, 1200) == 0); /* stuck: the level is no edge */
+    h->q.lease.serial = 8;
+    CHECK(!pins_renew_wanted(h));
+    press("0");
+    CHECK(told(h, 100) == 0);
+}
+
+static void bounces_are_one_press_and_a_glitch_is_none(host_t *h)
+{
+    press("1");
+    press("010101");
+    CHECK(told_once(h));
+    press("0101010");
+    CHECK(told(h, 1100) == 0);
+    press("10");
+    CHECK(told(h, 200) == 0);
+}
+
+/* The line moves on and on: the holder looks at it a hundred times a second at most, the guard hears nothing, LEASE_VALID still falls. */
+static void I4_a_storm_of_edges_costs_little_and_moves_no_output(host_t *h)
+{
+    h->q.lease.serial = 9;
+    h->pins.s->stale_ns = 20000000000u;
+    CHECK(pin_lease_valid(h, 1) == 0 && becomes(LINE_LEASE_VALID, 1));
+    uint32_t looks = get(&level[LINES]);
+    uint64_t begun = boot_ns();
+    int times = 0;
+    while (boot_ns() - begun < 500000000u) {
+        press("10101010");
+        CHECK(pin_lease_valid(h, 1) == 0);
+        times += told(h, 2);
+        CHECK(get(&level[LINE_LEASE_VALID]) == 1 && get(&level[LINE_FAILSAFE]) == 0);
+    }
+    CHECK((get(&level[LINES]) - looks) * 10000000ull <= boot_ns() - begun + 40000000u);
+    h->pins.s->stale_ns = 100000000u;
+    for (begun = boot_ns(); get(&level[LINE_LEASE_VALID]); nap_ms(1)) {
+        CHECK(boot_ns() - begun < 20000000000u);
+        press("10");
+    }
+    CHECK(times == 0 && !pins_renew_wanted(h));
+    CHECK(told(h, 200) == 0);
+}
+
+/* A button that is pressed as fast as it can be. */
+static void a_second_lies_between_two_requests(host_t *h)
+{
+    uint64_t begun = boot_ns();
+    int times = 0;
+    for (int i = 0; i < 30; i++) {
+        press(i & 1 ? "0" : "1");
+        times += told(h, 50);
+    }
+    press("0");
+    CHECK(times >= 1 && (uint64_t)times <= (boot_ns() - begun) / 1000000000u + 1);
+    CHECK(told(h, 1100) == 0);
+}
+
+static void a_broken_input_is_left_alone(host_t *h)
+{
+    press("x");
+    CHECK(told(h, 100) == 0);
+    uint32_t looks = get(&level[LINES]);
+    press("1");
+    CHECK(told(h, 300) == 0 && get(&level[LINES]) == looks);
+    CHECK(pin_lease_valid(h, 1) == 0 && becomes(LINE_LEASE_VALID, 1));
+}
+
+static void the_guard_hears_that_the_holder_is_gone(host_t *h)
+{
+    CHECK(kill(h->pins.holder, SIGKILL) == 0);
+    waitpid(h->pins.holder, 0, 0);
+    CHECK(!pins_heard(h));
+}
+
 int main(void)
 {
     static char why[200];
@@ -74,9 +207,17 @@ int main(void)
     static host_t h = {.o = &o, .why = why, .why_len = sizeof why};
     level = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(level != MAP_FAILED);
+    int line[2];
+    CHECK(pipe2(line, O_NONBLOCK) == 0);
+    for (int i = 0; i < 2; i++)
+        CHECK((button[i] = fcntl(line[i], F_DUPFD, 300)) >= 300); /* the holder closes what is below */
     CHECK(pins_start(&h) == 0);
     CHECK(pin_failsafe(&h, 0) == 0 && pin_lease_valid(&h, 1) == 0);
     CHECK(becomes(LINE_LEASE_VALID, 1));
+    a_press_asks_once_and_until_a_lease_comes(&h);
+    bounces_are_one_press_and_a_glitch_is_none(&h);
+    I4_a_storm_of_edges_costs_little_and_moves_no_output(&h);
+    a_second_lies_between_two_requests(&h);
     /* The deadline thread hangs; the service thread goes on asking validators. */
     bool fell = false;
     for (uint64_t end = boot_ns() + 20000000000u; !fell && boot_ns() < end;) {
@@ -94,8 +235,11 @@ int main(void)
         nanosleep(&nap, 0);
     }
     CHECK(back);
+    a_broken_input_is_left_alone(&h);
     pins_stop(&h);
     CHECK(get(&level[LINE_LEASE_VALID]) == 0);
+    CHECK(pins_start(&h) == 0);
+    the_guard_hears_that_the_holder_is_gone(&h);
     printf("test_pins: %u passed, 0 failed\n", passed);
     return 0;
 }

@@ -33,7 +33,7 @@ from qsafp_embedded.client import GuardClient, PacketWire
 MODEL = bytes(range(32))
 LIMIT_S = 20.0
 FAST = {"duration_ms": 60_000, "warning_ms": 300, "grace_ms": 300, "stale_after_ms": 500, "tick_ms": 50, "drain_ms": 100}
-PINS = ("LEASE_VALID", "FAILSAFE", "VALIDATOR_REQ")
+PINS = ("LEASE_VALID", "FAILSAFE", "VALIDATOR_REQ", "LEASE_RENEW")
 PYTHON = [sys.executable, "-m"]
 
 
@@ -160,6 +160,14 @@ class Device:
             serial = client.status().serial
             for i in indexes:
                 client.put(self.revocation(i, serial))
+
+    def renew_line(self, levels: str) -> None:
+        """Move LEASE_RENEW: `1` is high, `0` is low."""
+        fd = os.open(self.run / "pins.renew", os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            os.write(fd, levels.encode())
+        finally:
+            os.close(fd)
 
     # ---- looking ----
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +85,91 @@ def test_the_pin_falls_when_the_guard_is_killed_and_its_holder_goes_when_another
     until(lambda: device.pin("LEASE_VALID") == 1)
     assert device.pin("FAILSAFE") == 0
     assert (device.run / "pins").read_bytes().startswith(b"SIMULATED PINS")
+
+
+def test_lease_renew_asks_for_a_renewal_until_a_lease_comes_and_a_held_button_asks_once(device: Device) -> None:
+    with device.client() as client:
+
+        def wanted() -> bool:
+            return client.status().renew_wanted
+
+        device.lease()
+        assert not wanted(), "less than half of the lease is over"
+        device.renew_line("1\n")
+        until(wanted)
+        assert device.pin("LEASE_RENEW") == 1
+        assert device.gate()
+        assert device.pin("LEASE_VALID") == 1
+        device.lease()
+        assert not wanted(), "answered"
+        time.sleep(1.2)
+        assert not wanted(), "held down: no other edge"
+        device.renew_line("0")
+        until(lambda: device.pin("LEASE_RENEW") == 0)
+        assert not wanted(), "let go"
+        assert device.events().count(Event.LEASE_RENEWED) == 1
+
+
+def test_lease_renew_opens_nothing(device: Device) -> None:
+    with device.client() as client:
+        device.lease()
+        device.revoke()
+        before = client.status()
+        device.renew_line("1")
+        until(lambda: device.pin("LEASE_RENEW") == 1)
+        time.sleep(0.2)
+        after = client.status()
+    assert (after.phase, after.reason, after.generation) == (Phase.FAILSAFE, Reason.VALIDATOR_DENIED, before.generation)
+    assert device.pin("LEASE_VALID") == 0
+    assert not device.gate()
+    assert device.events()[-1] == Event.FAILSAFE_TRIGGERED
+
+
+def test_a_storm_on_lease_renew_neither_stops_the_guard_nor_keeps_the_line_high(device: Device) -> None:
+    fd = os.open(device.run / "pins.renew", os.O_WRONLY | os.O_NONBLOCK)
+    device.lease()
+    until(lambda: device.pin("LEASE_VALID") == 1)
+    stop = threading.Event()
+
+    def storm() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(BlockingIOError):
+                os.write(fd, b"10" * 512 + b"\n" * 1024)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=storm)
+    thread.start()
+    try:
+        time.sleep(0.5)
+        assert device.gate()
+        assert device.pin("LEASE_VALID") == 1
+        device.revoke()
+        until(lambda: device.pin("LEASE_VALID") == 0)
+        until(lambda: device.pin("FAILSAFE") == 1)
+    finally:
+        stop.set()
+        thread.join(LIMIT_S)
+        os.close(fd)
+    assert device.events()[-1] == Event.FAILSAFE_TRIGGERED
+    assert len(device.events()) < 20, "a storm writes no records"
+
+
+def test_a_guard_whose_pin_holder_died_ends_and_the_next_one_takes_the_lines(device: Device) -> None:
+    device.lease()
+    assert device.guard is not None
+    children = Path(f"/proc/{device.guard.pid}/task/{device.guard.pid}/children").read_text().split()
+    holder = next(int(p) for p in children if Path(f"/proc/{p}/comm").read_text().strip() == "qsafp-pins")
+    gate = device.gate()
+    assert gate
+    os.kill(holder, signal.SIGKILL)
+    _, said = device.guard.communicate(timeout=LIMIT_S)
+    assert device.guard.returncode == 1
+    assert "the pin holder is gone" in said
+    assert not gate
+    device.start()
+    assert device.pin("LEASE_VALID") == 0
+    device.lease()
+    until(lambda: device.pin("LEASE_VALID") == 1)
 
 
 # ---- restart, lock, enrolment ----
