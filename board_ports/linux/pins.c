@@ -69,7 +69,7 @@ static void listen_to(holder_t *o)
     int edges = o->lines->edges(o->ctx, &level);
     if (edges < 0)
         in->fd = -1; /* renewals go on at half of each lease */
-    bool press = edges == 0 && in->moving && level && !in->level && now - in->pressed_ns >= PRESS_NS;
+    bool press = edges == 0 && level && !in->level && now - in->pressed_ns >= PRESS_NS;
     in->moving = edges > 0;
     if (in->moving)
         in->quiet_ns = now + DEBOUNCE_NS;

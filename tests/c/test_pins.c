@@ -127,6 +127,8 @@ static void a_press_asks_once_and_until_a_lease_comes(host_t *h)
     press("1");
     CHECK(told_once(h) && pins_renew_wanted(h));
     CHECK(told(h, 1200) == 0); /* stuck: the level is no edge */
+    press("01");
+    CHECK(told(h, 200) == 0); /* it shook */
     h->q.lease.serial = 8;
     CHECK(!pins_renew_wanted(h));
     press("0");
@@ -135,13 +137,26 @@ static void a_press_asks_once_and_until_a_lease_comes(host_t *h)
 
 static void bounces_are_one_press_and_a_glitch_is_none(host_t *h)
 {
-    press("1");
-    press("010101");
+    for (int i = 0; i < 7; i++) {
+        press(i & 1 ? "0" : "1");
+        nap_ms(2);
+    }
     CHECK(told_once(h));
     press("0101010");
     CHECK(told(h, 1100) == 0);
-    press("10");
-    CHECK(told(h, 200) == 0);
+    for (int i = 0; i < 100; i++) {
+        uint64_t begun = boot_ns();
+        press("1");
+        nap_ms(5);
+        press("0");
+        bool brief = boot_ns() - begun < 15000000u; /* a machine that is slow makes a press of it: once more */
+        int times = told(h, 100);
+        CHECK(!brief || times == 0);
+        if (brief)
+            return;
+        (void)told(h, 1100);
+    }
+    CHECK(!"no glitch of less than 15 ms in a hundred");
 }
 
 /* The line moves on and on: the holder looks at it a hundred times a second at most, the guard hears nothing, LEASE_VALID still falls. */
@@ -193,6 +208,17 @@ static void a_broken_input_is_left_alone(host_t *h)
     CHECK(pin_lease_valid(h, 1) == 0 && becomes(LINE_LEASE_VALID, 1));
 }
 
+static void held_down_from_the_start_is_no_press(host_t *h)
+{
+    press("1");
+    CHECK(pins_start(h) == 0);
+    CHECK(told(h, 200) == 0 && get(&level[LINE_LEASE_RENEW]) == 1);
+    press("0");
+    CHECK(told(h, 200) == 0);
+    press("1");
+    CHECK(told_once(h));
+}
+
 static void the_guard_hears_that_the_holder_is_gone(host_t *h)
 {
     CHECK(kill(h->pins.holder, SIGKILL) == 0);
@@ -238,7 +264,7 @@ int main(void)
     a_broken_input_is_left_alone(&h);
     pins_stop(&h);
     CHECK(get(&level[LINE_LEASE_VALID]) == 0);
-    CHECK(pins_start(&h) == 0);
+    held_down_from_the_start_is_no_press(&h);
     the_guard_hears_that_the_holder_is_gone(&h);
     printf("test_pins: %u passed, 0 failed\n", passed);
     return 0;
