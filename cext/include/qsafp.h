@@ -19,6 +19,8 @@
 
 enum {
     QSAFP_VALIDATORS_MAX = 16,
+    QSAFP_SET_KEYS_MAX = 4,
+    QSAFP_KIDS = 2 * QSAFP_VALIDATORS_MAX + QSAFP_SET_KEYS_MAX,
     QSAFP_RECORD_BYTES = 256,
     QSAFP_SECTOR_SLOTS = 16,
     QSAFP_LOG_SLOTS = 1040,
@@ -82,7 +84,7 @@ QSAFP_MUST_USE int qsafp_claims_decode(qsafp_claims_t *c, const uint8_t *p, size
 typedef struct { const char *aad; bool sign1; qsafp_bytes protected_, payload; } qsafp_tbs_t;
 QSAFP_MUST_USE int qsafp_tbs(const qsafp_tbs_t *t, uint8_t *out, size_t cap, size_t *len);
 
-enum { QSAFP_ALG_ED25519 = -19, QSAFP_ALG_MLDSA65 = -49, QSAFP_ALG_ESP256 = -9 };
+enum { QSAFP_ALG_ED25519 = -19, QSAFP_ALG_MLDSA65 = -49 };
 typedef struct { int32_t alg; uint8_t kid[8]; qsafp_bytes protected_, payload, sig; } qsafp_cose_sig;   /* views into the object; payload of a COSE_Sign1 alone */
 
 /* COSE_Sign1 (tag 18). */
@@ -94,12 +96,13 @@ QSAFP_MUST_USE int qsafp_sign_next(qsafp_cose_sig *s, qsafp_cbor_r *sigs);
 /* ---- set.c: the pinned validator set ---- */
 
 typedef enum { QSAFP_SUITE_ED25519 = 1, QSAFP_SUITE_MLDSA65 = 2, QSAFP_SUITE_HYBRID = 3 } qsafp_suite_t;
-typedef struct { uint8_t ed25519[32]; uint8_t kid_ed[8], kid_ml[8]; const uint8_t *mldsa65; /* into the document, or 0 */ } qsafp_validator_t;
+typedef struct { uint8_t ed25519[32]; const uint8_t *mldsa65; /* into the document, or 0 */ } qsafp_validator_t;
 typedef struct {
     uint8_t set_id[16]; uint64_t epoch; uint8_t m, n, suite; bool lab;
     uint64_t max_duration_ms;
     qsafp_validator_t v[QSAFP_VALIDATORS_MAX];   /* by index */
-    uint8_t set_keys[4][32]; uint8_t set_k, set_r;
+    uint8_t set_keys[QSAFP_SET_KEYS_MAX][32]; uint8_t set_k, set_r;
+    uint8_t kid[QSAFP_KIDS][8];                  /* of validator i: Ed25519 at 2i, ML-DSA-65 at 2i + 1; then of the set keys; zeros: no such key */
 } qsafp_set_t;
 /* Set document: COSE_Sign by set keys (Ed25519) over the map
  * {1: set id bstr16, 2: epoch, 3: m, 4: [validator...], 5: suite, 6: LAB bool, 7: [k, [set key bstr32...]], 8: {1: max duration ms}}
@@ -108,6 +111,8 @@ typedef struct {
  * scratch: room for the Sig_structure, 64 bytes more than the document. */
 typedef struct { const qsafp_port_t *port; void *ctx; uint8_t *scratch; size_t cap; } qsafp_set_io_t;
 QSAFP_MUST_USE int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_set_io_t *io);
+/* Index of the validator whose key a signature names, if the suite has its algorithm, or -1. */
+int qsafp_set_signer(const qsafp_set_t *set, const qsafp_cose_sig *s);
 
 /* ---- tree.c: RFC 9162 Merkle tree over record hashes ---- */
 

@@ -2,6 +2,7 @@
 /* Lease and phases: start, the tick, what a reader sees (HW-4, HW-5, OC-2). */
 #include "core.h"
 #include "record.h"
+#include "shape.h"
 
 #define STATE_MAGIC 0x31545351u /* "QST1" */
 
@@ -72,8 +73,7 @@ int note(qsafp_t *q, qsafp_event_t event, uint32_t reason, const uint8_t evidenc
 static bool config_ok(const qsafp_t *q)
 {
     const qsafp_config_t *c = &q->cfg;
-    const uint64_t month_ms = 31ull * 24 * 3600 * 1000;
-    return c->duration_ms - 1 < month_ms && c->policy_ms[0] <= c->duration_ms && c->policy_ms[1] <= month_ms && /* 0 - 1 is beyond any */
+    return duration_ok(c->duration_ms) && c->policy_ms[0] <= c->duration_ms && (!c->policy_ms[1] || duration_ok(c->policy_ms[1])) &&
            c->tick_ns - 1 < c->stale_after_ns && c->stale_after_ns < 1000000000ull * 60 && q->page && c->ueid[0] == 0x01;
 }
 

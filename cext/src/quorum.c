@@ -6,20 +6,6 @@
 
 static uint16_t bit(int index) { return (uint16_t)(1u << index); }
 
-/* Index of the validator with this kid for this algorithm, if the suite has it, or -1. */
-static int signer(const qsafp_set_t *set, const qsafp_cose_sig *s)
-{
-    bool ml = s->alg == QSAFP_ALG_MLDSA65;
-    if ((!ml && s->alg != QSAFP_ALG_ED25519) || !(set->suite & (ml ? QSAFP_SUITE_MLDSA65 : QSAFP_SUITE_ED25519)))
-        return -1;
-    for (int i = 0; i < set->n; i++) {
-        const qsafp_validator_t *v = &set->v[i];
-        if (!memcmp(ml ? v->kid_ml : v->kid_ed, s->kid, 8) && (!ml || v->mldsa65))
-            return i;
-    }
-    return -1;
-}
-
 /* A failed verification: an anomaly record; the vote of that index is gone for this request (requirements note 10). */
 static int forged(qsafp_t *q, int index)
 {
@@ -48,7 +34,7 @@ static int next_signature(qsafp_t *q, qsafp_cbor_r *sigs, qsafp_tbs_t *what, vot
     int err = qsafp_sign_next(&s, sigs);
     if (err)
         return err;
-    int index = signer(&q->set, &s);
+    int index = qsafp_set_signer(&q->set, &s);
     if (index < 0)
         return QSAFP_E_UNKNOWN_SIGNER;
     if (!v->second && index <= v->last)
@@ -272,7 +258,7 @@ static int put_refusal(qsafp_t *q, const uint8_t *token, size_t len)
         return err;
     what.sign1 = true;
     what.payload = s.payload;
-    int index = signer(&q->set, &s);
+    int index = qsafp_set_signer(&q->set, &s);
     if (index < 0)
         return QSAFP_E_UNKNOWN_SIGNER;
     qsafp_cbor_r r = qsafp_cbor_reader(what.payload.p, what.payload.len);

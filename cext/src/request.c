@@ -42,7 +42,7 @@ static void claim_static(qsafp_t *q)
     for (size_t i = 0; i < sizeof MOVES / sizeof *MOVES; i++)
         memcpy((uint8_t *)q + MOVES[i].to, (const uint8_t *)q + MOVES[i].from, MOVES[i].size);
     c->iat = q->port->wall_ms(q->ctx) / 1000;
-    if (q->set.max_duration_ms && c->duration_ms > q->set.max_duration_ms)
+    if (c->duration_ms > q->set.max_duration_ms)
         c->duration_ms = q->set.max_duration_ms;
     c->has_failsafe = q->st.latch != 0;
 }

@@ -4,7 +4,7 @@
 
 #include "shape.h"
 
-enum { ENDPOINTS_MAX = 4, PINS_MAX = 4, SET_KEYS_MAX = 4, MLDSA65_PK = 1952 };
+enum { ENDPOINTS_MAX = 4, PINS_MAX = 4, MLDSA65_PK = 1952, FIRST_SET_KID = 2 * QSAFP_VALIDATORS_MAX };
 
 #define AT(field) offsetof(qsafp_set_t, field)
 
@@ -20,7 +20,7 @@ static const item_t DOCUMENT_LAST[] = {
     {6, AT(lab), ITEM_BOOL, 1},
     {7, 0, ITEM_ARRAY, 2},
     {0, AT(set_k), ITEM_UINT, 1},
-    {0, AT(set_r), ITEM_LIST, SET_KEYS_MAX},
+    {0, AT(set_r), ITEM_LIST, QSAFP_SET_KEYS_MAX},
     {0, AT(set_keys), ITEM_BSTR, 32},
     {8, 0, ITEM_MAP, 1},
     {1, AT(max_duration_ms), ITEM_UINT, 8},
@@ -47,44 +47,46 @@ static void kid_of(uint8_t kid[8], const uint8_t *pk, size_t len)
     memcpy(kid, h, 8);
 }
 
+/* The first key among the set's first `end` that has this id, or `end`. */
+static unsigned find(const qsafp_set_t *s, const uint8_t kid[8], unsigned end)
+{
+    unsigned k = 0;
+    while (k < end && (memcmp(s->kid[k], kid, 8) != 0 || all_bytes(kid, 8, 0)))
+        k++;
+    return k;
+}
+
+int qsafp_set_signer(const qsafp_set_t *set, const qsafp_cose_sig *s)
+{
+    unsigned end = 2u * set->n, k = find(set, s->kid, end), ml = s->alg == QSAFP_ALG_MLDSA65;
+    return k < end && (k & 1) == ml && set->suite >> ml & 1 ? (int)(k / 2) : -1;
+}
+
 /* Returns the suite that the keys of this validator make. */
-static unsigned get_validator(qsafp_cbor_r *r, qsafp_validator_t *v, unsigned index)
+static unsigned get_validator(qsafp_cbor_r *r, qsafp_set_t *s, unsigned index)
 {
     entry_t e;
     shape_get(r, ROWS(VALIDATOR), &e);
     shape_want(r, e.index == index && (!e.ed25519.p || e.ed25519.len == 32) && (!e.mldsa65.p || e.mldsa65.len == MLDSA65_PK));
     if (r->err)
         return 0;
-    v->mldsa65 = e.mldsa65.p;
+    s->v[index].mldsa65 = e.mldsa65.p;
     if (e.mldsa65.p)
-        kid_of(v->kid_ml, e.mldsa65.p, MLDSA65_PK);
+        kid_of(s->kid[2 * index + 1], e.mldsa65.p, MLDSA65_PK);
     if (!e.ed25519.p)
         return QSAFP_SUITE_MLDSA65;
-    memcpy(v->ed25519, e.ed25519.p, 32);
-    kid_of(v->kid_ed, e.ed25519.p, 32);
+    memcpy(s->v[index].ed25519, e.ed25519.p, 32);
+    kid_of(s->kid[2 * index], e.ed25519.p, 32);
     return e.mldsa65.p ? QSAFP_SUITE_HYBRID : QSAFP_SUITE_ED25519;
-}
-
-static bool same_kid(const uint8_t a[8], const uint8_t b[8])
-{
-    return memcmp(a, b, 8) == 0 && !all_bytes(a, 8, 0);
-}
-
-static bool same_member(const qsafp_validator_t *a, const qsafp_validator_t *b)
-{
-    return same_kid(a->kid_ed, b->kid_ed) || same_kid(a->kid_ml, b->kid_ml);
 }
 
 /* How many members of one set have no key in the other. */
 static int strangers(const qsafp_set_t *s, const qsafp_set_t *to)
 {
     int count = 0;
-    for (unsigned i = 0; i < s->n; i++) {
-        unsigned j = 0;
-        while (j < to->n && !same_member(&s->v[i], &to->v[j]))
-            j++;
-        count += j == to->n;
-    }
+    unsigned end = 2u * to->n;
+    for (unsigned k = 0; k < 2u * s->n; k += 2)
+        count += find(to, s->kid[k], end) == end && find(to, s->kid[k + 1], end) == end;
     return count;
 }
 
@@ -95,18 +97,13 @@ static bool follows(const qsafp_set_t *s, const qsafp_set_t *old)
     return strangers(s, old) <= most && strangers(old, s) <= most;
 }
 
-/* A key twice would be one validator with two votes. */
+/* A key twice would be one validator with two votes, or one that says who the others are. */
 static bool keys_differ(const qsafp_set_t *s)
 {
-    for (unsigned i = 0; i < s->n; i++)
-        for (unsigned j = 0; j < i; j++)
-            if (same_member(&s->v[i], &s->v[j]))
-                return false;
-    for (unsigned i = 0; i < s->set_r; i++)
-        for (unsigned j = 0; j < i; j++)
-            if (memcmp(s->set_keys[i], s->set_keys[j], 32) == 0)
-                return false;
-    return true;
+    unsigned k = 0;
+    while (k < QSAFP_KIDS && find(s, s->kid[k], k) == k)
+        k++;
+    return k == QSAFP_KIDS;
 }
 
 static int parse(qsafp_set_t *s, qsafp_bytes payload)
@@ -116,57 +113,46 @@ static int parse(qsafp_set_t *s, qsafp_bytes payload)
     memset(s, 0, sizeof *s);
     shape_get(&r, ROWS(DOCUMENT_FIRST), s);
     for (unsigned i = 0; i < s->n; i++) {
-        unsigned suite = get_validator(&r, &s->v[i], i);
+        unsigned suite = get_validator(&r, s, i);
         some |= suite;
         all &= suite;
     }
     shape_get(&r, ROWS(DOCUMENT_LAST), s);
+    for (unsigned i = 0; i < s->set_r; i++)
+        kid_of(s->kid[FIRST_SET_KID + i], s->set_keys[i], 32);
     shape_want(&r, some == s->suite && all == s->suite && s->set_k >= 1 && s->set_k <= s->set_r && 2 * s->m > s->n && s->m <= s->n);
+    shape_want(&r, (int64_t)s->epoch > 0 && duration_ok(s->max_duration_ms));
     int err = qsafp_cbor_done(&r);
     return err || keys_differ(s) ? err : QSAFP_E_DUPLICATE_SIGNER;
 }
 
-typedef struct { const qsafp_set_io_t *io; qsafp_tbs_t what; qsafp_cose_sig sig; } signature_t;
+typedef struct { const qsafp_set_io_t *io; qsafp_tbs_t what; } signed_t;
 
-/* Adds the set key with this kid, as a bit, if it verifies. */
-static int count_signer(const qsafp_set_t *s, signature_t *by, unsigned *signers)
+/* 0 if at least k of the set keys of `s` signed, and none of them badly. */
+static int check_signers(const qsafp_set_t *s, qsafp_cbor_r sigs, uint64_t count, signed_t *by)
 {
-    for (unsigned i = 0; i < s->set_r; i++) {
-        uint8_t kid[8];
-        kid_of(kid, s->set_keys[i], 32);
-        if (memcmp(kid, by->sig.kid, 8) != 0 || by->sig.alg != QSAFP_ALG_ED25519)
-            continue;
-        int err = cose_verify(by->io, &by->what, &by->sig, s->set_keys[i]);
-        if (!err)
-            *signers |= 1u << i;
-        else if (err != QSAFP_E_BAD_SIGNATURE)
-            return err;
-    }
-    return 0;
-}
-
-/* 0 if at least k of the set keys of `s`, and of `old`, signed. */
-static int check_signers(const qsafp_set_t *s, const qsafp_set_t *old, qsafp_cbor_r *sigs, uint64_t count, signature_t *by)
-{
-    unsigned by_new = 0, by_old = 0;
+    unsigned signers = 0;
     for (; count; count--) {
-        int err = qsafp_sign_next(&by->sig, sigs);
-        if (!err)
-            err = count_signer(s, by, &by_new);
-        if (!err && old)
-            err = count_signer(old, by, &by_old);
+        qsafp_cose_sig sig;
+        int err = qsafp_sign_next(&sig, &sigs);
         if (err)
             return err;
+        unsigned i = find(s, sig.kid, QSAFP_KIDS) - FIRST_SET_KID; /* a validator's key is beyond any */
+        if (i >= QSAFP_SET_KEYS_MAX || sig.alg != QSAFP_ALG_ED25519)
+            continue; /* of nobody here */
+        err = cose_verify(by->io, &by->what, &sig, s->set_keys[i]);
+        if (err)
+            return err;
+        signers |= 1u << i;
     }
-    bool enough = bit_count(by_new) >= s->set_k && (!old || bit_count(by_old) >= old->set_k);
-    int err = qsafp_cbor_done(sigs);
-    return err || enough ? err : QSAFP_E_TOO_FEW;
+    int err = qsafp_cbor_done(&sigs);
+    return err || bit_count(signers) >= s->set_k ? err : QSAFP_E_TOO_FEW;
 }
 
 int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, const qsafp_set_io_t *io)
 {
     qsafp_set_t s;
-    signature_t by = {.io = io, .what = {.aad = "qsafp/1/set"}};
+    signed_t by = {.io = io, .what = {.aad = "qsafp/1/set"}};
     qsafp_cbor_r sigs;
     uint64_t count = 0;
     if (doc.len > QSAFP_SET_MAX)
@@ -179,7 +165,9 @@ int qsafp_set_load(qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes doc, co
     if (!err && old && !follows(&s, old))
         err = QSAFP_E_RANGE;
     if (!err)
-        err = check_signers(&s, old, &sigs, count, &by);
+        err = check_signers(&s, sigs, count, &by);
+    if (!err && old)
+        err = check_signers(old, sigs, count, &by);
     if (!err)
         *out = s;
     return err;

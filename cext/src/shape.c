@@ -20,6 +20,11 @@ bool all_bytes(const void *p, size_t n, uint8_t are)
     return n == 0;
 }
 
+bool duration_ok(uint64_t ms)
+{
+    return ms - 1 < 31ull * 24 * 3600 * 1000; /* 0 - 1 is beyond any */
+}
+
 void shape_want(qsafp_cbor_r *r, bool ok)
 {
     if (!ok && !r->err)

@@ -37,6 +37,8 @@ void shape_put(qsafp_cbor_w *w, const item_t *row, size_t rows, const void *from
 
 unsigned bit_count(uint32_t v);
 bool all_bytes(const void *p, size_t n, uint8_t are);
+/* Of a lease: 1 ms to 31 days. */
+bool duration_ok(uint64_t ms);
 
 /* Of a qsafp_cose_sig, in token.c: protected header {1: alg, 4: kid}, and COSE_Sign1. */
 /* 0, BAD_SIGNATURE, or TOO_LARGE for the scratch; sets what->protected_.  The caller has matched s->alg and the key. */

@@ -4,8 +4,6 @@
 
 #include "shape.h"
 
-static const uint64_t DURATION_MAX_MS = 31ull * 24 * 3600 * 1000;
-
 #define AT(field) offsetof(qsafp_claims_t, field)
 
 static const item_t CLAIMS_FIRST[] = {
@@ -63,7 +61,7 @@ int qsafp_claims_decode(qsafp_claims_t *c, const uint8_t *p, size_t n)
         shape_get(&r, ROWS(CLAIMS_FAILSAFE), c);
     shape_get(&r, ROWS(CLAIMS_LAST), c);
     int err = qsafp_cbor_done(&r);
-    if (!err && (c->duration_ms < 1 || c->duration_ms > DURATION_MAX_MS || c->ueid[0] != 0x01 || c->serial < 1))
+    if (!err && (!duration_ok(c->duration_ms) || c->ueid[0] != 0x01 || !c->serial))
         err = QSAFP_E_RANGE;
     return err;
 }
@@ -124,8 +122,7 @@ static int headers(qsafp_cose_sig *s)
     qsafp_cbor_r r = qsafp_cbor_reader(s->protected_.p, s->protected_.len);
     shape_get(&r, ROWS(SHAPE_HEADERS), s);
     int err = qsafp_cbor_done(&r);
-    bool known = s->alg == QSAFP_ALG_ED25519 || s->alg == QSAFP_ALG_MLDSA65 || s->alg == QSAFP_ALG_ESP256;
-    if (!err && !known)
+    if (!err && s->alg != QSAFP_ALG_ED25519 && s->alg != QSAFP_ALG_MLDSA65)
         err = QSAFP_E_UNKNOWN_ALGORITHM;
     if (err)
         s->alg = 0;

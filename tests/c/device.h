@@ -137,12 +137,12 @@ static inline void wire(bench_t *b)
     q->log.slots = QSAFP_LOG_SLOTS;
     q->cfg = (qsafp_config_t){.ueid = {1, 2, 3}, .kid = {9}, .model = {7}, .duration_ms = 60000, .policy_ms = {10000, 5000, 0, 0},
                               .stale_after_ns = S, .tick_ns = S / 10};
-    q->set = (qsafp_set_t){.set_id = {5}, .epoch = 1, .m = M, .n = N, .suite = QSAFP_SUITE_ED25519, .lab = true};
+    q->set = (qsafp_set_t){.set_id = {5}, .epoch = 1, .m = M, .n = N, .suite = QSAFP_SUITE_ED25519, .lab = true, .max_duration_ms = 86400000};
     for (int i = 0; i < N; i++) {
         uint8_t h[32];
         memset(q->set.v[i].ed25519, 0x21 + i, 31);
         qsafp_sha256(h, q->set.v[i].ed25519, 32);
-        memcpy(q->set.v[i].kid_ed, h, 8);
+        memcpy(q->set.kid[2 * i], h, 8);
     }
 }
 
@@ -172,7 +172,7 @@ static inline size_t protected_of(const qsafp_t *q, int i, uint8_t out[32])
     qsafp_cbor_put_int(&w, 1);
     qsafp_cbor_put_int(&w, QSAFP_ALG_ED25519);
     qsafp_cbor_put_int(&w, 4);
-    qsafp_cbor_put_bstr(&w, q->set.v[i].kid_ed, 8);
+    qsafp_cbor_put_bstr(&w, q->set.kid[2 * i], 8);
     return (size_t)(w.p - out);
 }
 

@@ -11,7 +11,7 @@ enum { SETDOC_MAX = 8192, MLDSA65_PK_BYTES = 1952 };
 typedef struct {
     uint64_t epoch, m, n, suite, k, r, max_duration_ms;
     unsigned swap_from, swap_count;  /* members swap_from.. have other keys */
-    int twin, set_twin;              /* this member repeats member 0's key; this set key repeats the first */
+    int twin, set_twin, set_member;  /* this member repeats member 0's key; this set key repeats the first; this one the last member's */
     uint8_t set_id;
     bool drop_ed, extra_key;         /* no Ed25519 key for member 0; a ninth pair */
     unsigned endpoints, pins, pin_bytes, ed_bytes, ml_bytes, index_of; /* of each member; member 1 says it is this one */
@@ -19,11 +19,12 @@ typedef struct {
 
 static inline setdoc_t setdoc(void)
 {
-    return (setdoc_t){.epoch = 1, .m = 4, .n = 6, .suite = QSAFP_SUITE_ED25519, .k = 1, .r = 2, .max_duration_ms = 3600000, .twin = -1, .set_twin = -1, .set_id = 5,
+    return (setdoc_t){.epoch = 1, .m = 4, .n = 6, .suite = QSAFP_SUITE_ED25519, .k = 1, .r = 2, .max_duration_ms = 3600000, .twin = -1, .set_twin = -1, .set_member = -1, .set_id = 5,
                        .endpoints = 1, .pins = 1, .pin_bytes = 32, .ed_bytes = 32, .ml_bytes = MLDSA65_PK_BYTES, .index_of = 1};
 }
 
 static inline void set_key(unsigned i, uint8_t pk[32]) { memset(pk, 0x61 + (int)i, 32); pk[31] = 0x21; }
+static inline void member_key(unsigned i, uint8_t pk[32]) { memset(pk, 0x11 + (int)i, 32); pk[31] = 0x11; }
 
 static inline void put_member(qsafp_cbor_w *w, const setdoc_t *d, unsigned i)
 {
@@ -76,6 +77,8 @@ static inline size_t setdoc_body(const setdoc_t *d, uint8_t *out)
     qsafp_cbor_put(&w, QSAFP_CBOR_ARRAY, d->r);
     for (unsigned i = 0; i < d->r; i++) {
         set_key((int)i == d->set_twin ? 0 : i, pk);
+        if ((int)i == d->set_member)
+            member_key((unsigned)d->n - 1, pk);
         qsafp_cbor_put_bstr(&w, pk, 32);
     }
     qsafp_cbor_put_int(&w, 8);

@@ -207,6 +207,7 @@ static void a_log_ends_before_its_sequence_wraps(void)
     CHECK(qsafp_tree_append(&a.tree, rec) == QSAFP_E_RANGE && a.tree.size == QSAFP_SEQ_MAX);
     for (unsigned bit = 0; bit < 33; bit++) {
         r.seq = (uint64_t)QSAFP_SEQ_MAX << bit;
+        r.flags = r.seq % 16 == 15 ? 2 : 0; /* its sequence alone is wrong */
         memcpy(rec, &r, sizeof rec);
         CHECK(qsafp_record_decode(&r, rec) == QSAFP_E_MALFORMED);
     }

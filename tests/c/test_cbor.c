@@ -139,7 +139,10 @@ static void numbers_round_trip_at_their_edges(void)
     }
     CHECK(text_error((const uint8_t *)"\xF4\x8F\xBF\xBF", 4) == 0 && text_error((const uint8_t *)"\xF4\x90\x80\x80", 4) != 0); /* U+10FFFF is the last */
     uint8_t six[6] = {0x45, 1, 2, 3, 4, 5}, out[6] = {9, 9, 9, 9, 9, 9};
-    qsafp_cbor_r r = qsafp_cbor_reader(six, 6);
+    qsafp_cbor_r r = qsafp_cbor_reader(six, 5);
+    qsafp_bytes cut = qsafp_cbor_bstr(&r);
+    CHECK(r.err == QSAFP_E_MALFORMED && cut.len == 0); /* of a string that is cut nothing is handed out */
+    r = qsafp_cbor_reader(six, 6);
     qsafp_cbor_fixed(&r, out, 5);
     CHECK(r.err == 0 && memcmp(out, six + 1, 5) == 0 && out[5] == 9);
     for (size_t n = 0; n < 7; n++) {

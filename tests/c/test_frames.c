@@ -234,6 +234,7 @@ static void the_envelope_is_read_in_pieces_for_any_old_size(void)
     whole_envelope(l, 1);
     CHECK(read_part(l, 1 << 20, 0) == BAD_ARGUMENT && read_part(l, 1, 0) == OK); /* and an error leaves no half of one behind */
     whole_envelope(l, 1);
+    whole_envelope(l, 0);
     l.b->d.now_ns += 30 * S;
     CHECK(read_part(l, 1, 0) == QSAFP_COMMAND_STATUS_NO_REQUEST);
     l.b->d.fail_at = l.b->d.calls + 1;

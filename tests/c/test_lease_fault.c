@@ -34,7 +34,7 @@ static void a_foreign_signer_opens_nothing(void)
     bench_t *b = fresh();
     CHECK(qsafp_begin(&b->q) == 0);
     size_t len = lease_of(&b->q, FIRST, M, 0, token);
-    b->q.set.v[2].kid_ed[0] ^= 1;
+    b->q.set.kid[2 * 2][0] ^= 1;
     CHECK(qsafp_put(&b->q, token, len) == QSAFP_E_UNKNOWN_SIGNER && !open_now(b));
     free(b);
 }

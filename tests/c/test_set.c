@@ -2,6 +2,8 @@
 /* The set document, sunny and faulty: signatures of old and new set keys, epochs, duplicates, suites, how many members one epoch may replace. */
 #include "setdoc.h"
 
+enum { FIRST_SET_KID = 2 * QSAFP_VALIDATORS_MAX };
+
 static uint8_t doc[SETDOC_MAX];
 
 static int load(const setdoc_t *d, unsigned by, const qsafp_set_t *old, qsafp_set_t *s)
@@ -25,14 +27,14 @@ static void a_sound_document_loads_field_by_field(void)
     CHECK(s.epoch == 1 && s.m == 4 && s.n == 6 && s.suite == QSAFP_SUITE_ED25519 && s.lab && s.max_duration_ms == 3600000);
     CHECK(memcmp(s.set_id, id, 16) == 0 && s.set_k == 1 && s.set_r == 2);
     for (unsigned i = 0; i < 6; i++) {
-        memset(pk, 0x11 + (int)i, 32);
-        pk[31] = 0x11;
+        member_key(i, pk);
         qsafp_sha256(h, pk, 32);
-        CHECK(memcmp(s.v[i].ed25519, pk, 32) == 0 && memcmp(s.v[i].kid_ed, h, 8) == 0 && !s.v[i].mldsa65);
+        CHECK(memcmp(s.v[i].ed25519, pk, 32) == 0 && memcmp(s.kid[2 * i], h, 8) == 0 && !s.v[i].mldsa65);
     }
     for (unsigned i = 0; i < 2; i++) {
         set_key(i, pk);
-        CHECK(memcmp(s.set_keys[i], pk, 32) == 0);
+        qsafp_sha256(h, pk, 32);
+        CHECK(memcmp(s.set_keys[i], pk, 32) == 0 && memcmp(s.kid[FIRST_SET_KID + i], h, 8) == 0);
     }
 }
 
@@ -54,14 +56,16 @@ static void every_suite_loads_with_its_keys_and_refuses_the_others(void)
             continue;
         CHECK(s.v[1].mldsa65 && s.v[1].mldsa65 > doc && s.v[1].mldsa65 < doc + sizeof doc && s.v[1].mldsa65[0] == 0x12);
         qsafp_sha256(h, s.v[1].mldsa65, MLDSA65_PK_BYTES);
-        CHECK(memcmp(s.v[1].kid_ml, h, 8) == 0);
+        CHECK(memcmp(s.kid[3], h, 8) == 0);
     }
 }
+
+static const uint64_t MONTH_MS = 31ull * 24 * 3600 * 1000;
 
 static void bodies_that_break_a_rule_are_refused_though_signed(void)
 {
     const setdoc_t ok = setdoc();
-    struct { setdoc_t d; int want; } row[40];
+    struct { setdoc_t d; int want; } row[54];
     size_t rows = 0;
 #define ROW(want_, ...) do { setdoc_t d = ok; __VA_ARGS__; row[rows].d = d; row[rows++].want = (want_); } while (0)
     ROW(0, d.k = 1);
@@ -82,7 +86,21 @@ static void bodies_that_break_a_rule_are_refused_though_signed(void)
     ROW(0, d.endpoints = 0, d.pins = 0);
     ROW(0, d.endpoints = 4, d.pins = 4);
     ROW(0, d.k = 4, d.r = 4, d.k = 1);
-    ROW(0, d.epoch = UINT64_MAX, d.max_duration_ms = UINT64_MAX);
+    ROW(QSAFP_E_MALFORMED, d.epoch = 0);
+    ROW(0, d.epoch = INT64_MAX);
+    ROW(QSAFP_E_MALFORMED, d.epoch = INT64_MAX + 1ull);
+    ROW(QSAFP_E_MALFORMED, d.epoch = UINT64_MAX);
+    ROW(QSAFP_E_MALFORMED, d.max_duration_ms = 0);
+    ROW(0, d.max_duration_ms = 1);
+    ROW(0, d.max_duration_ms = MONTH_MS);
+    ROW(QSAFP_E_MALFORMED, d.max_duration_ms = MONTH_MS + 1);
+    ROW(QSAFP_E_MALFORMED, d.max_duration_ms = 1ull << 32); /* 0, were it cut to 32 bits */
+    ROW(QSAFP_E_MALFORMED, d.max_duration_ms = UINT64_MAX);
+    ROW(QSAFP_E_DUPLICATE_SIGNER, d.set_member = 0); /* a validator that says who the validators are */
+    ROW(QSAFP_E_DUPLICATE_SIGNER, d.set_member = 1);
+    ROW(QSAFP_E_DUPLICATE_SIGNER, d.set_member = 3, d.r = 4, d.n = 16, d.m = 9);
+    ROW(QSAFP_E_DUPLICATE_SIGNER, d.set_member = 1, d.suite = QSAFP_SUITE_HYBRID, d.n = d.m = 2);
+    ROW(0, d.set_member = 1, d.suite = QSAFP_SUITE_MLDSA65, d.n = d.m = 2); /* there it is no validator's */
     ROW(QSAFP_E_MALFORMED, d.endpoints = 5);
     ROW(QSAFP_E_MALFORMED, d.pins = 5);
     ROW(QSAFP_E_MALFORMED, d.pin_bytes = 31);
@@ -99,7 +117,7 @@ static void bodies_that_break_a_rule_are_refused_though_signed(void)
         ROW(ml ? QSAFP_E_MALFORMED : 0, d.n = d.m = 2, d.suite = suite, d.ml_bytes--);
         ROW(ml ? QSAFP_E_MALFORMED : 0, d.n = d.m = 2, d.suite = suite, d.ml_bytes++);
     }
-    CHECK(rows == 40);
+    CHECK(rows == 54);
     for (size_t i = 0; i < rows; i++) {
         qsafp_set_t s;
         int err = load(&row[i].d, 1, 0, &s);
@@ -179,6 +197,50 @@ static void one_set_key_twice_is_one_signature(void)
     CHECK(set_load(&s, 0, doc, len + sig) == 0);
 }
 
+static void old_key(qsafp_set_t *s, unsigned at, unsigned key)
+{
+    uint8_t h[32];
+    set_key(key, s->set_keys[at]);
+    qsafp_sha256(h, s->set_keys[at], 32);
+    memcpy(s->kid[FIRST_SET_KID + at], h, 8);
+}
+
+static void a_bad_signature_by_a_set_key_is_not_passed_over(void)
+{
+    static const struct { unsigned by; int want; } row[] = {{1, QSAFP_E_BAD_SIGNATURE}, {3, QSAFP_E_BAD_SIGNATURE}, {5, 0}}; /* the last: a stranger's */
+    qsafp_set_t s, old = first_set();
+    setdoc_t d = setdoc();
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        size_t len = setdoc_of(&d, row[i].by, doc);
+        CHECK(set_load(&s, 0, doc, len) == 0);
+        doc[len - 64] ^= 1; /* the last signature */
+        CHECK(set_load(&s, 0, doc, len) == row[i].want);
+    }
+    for (unsigned which = 0; which < 2; which++) { /* the second key is one of the new set alone, or of the old one alone */
+        if (which == 0)
+            old_key(&old, 1, 7);
+        else
+            old_key(&old, 1, 1), d.r = 1;
+        d.epoch = 2;
+        size_t len = setdoc_of(&d, 3, doc);
+        CHECK(set_load(&s, &old, doc, len) == 0);
+        doc[len - 64] ^= 1;
+        CHECK(set_load(&s, &old, doc, len) == QSAFP_E_BAD_SIGNATURE);
+    }
+}
+
+static void a_signature_of_an_unknown_algorithm_is_refused_though_enough_signed(void)
+{
+    setdoc_t d = setdoc();
+    qsafp_set_t s;
+    size_t len = setdoc_of(&d, 5, doc), last = len;
+    static const uint8_t head[] = {0xA2, 0x01, 0x32, 0x04, 0x48};
+    while (memcmp(doc + --last, head, sizeof head) != 0) {}
+    CHECK(set_load(&s, 0, doc, len) == 0);
+    doc[last + 2] = 0x28; /* -9, ESP256 */
+    CHECK(set_load(&s, 0, doc, len) == QSAFP_E_UNKNOWN_ALGORITHM);
+}
+
 static void a_successor_needs_the_next_epoch_the_same_set_and_the_old_keys(void)
 {
     qsafp_set_t old = first_set(), s;
@@ -186,20 +248,24 @@ static void a_successor_needs_the_next_epoch_the_same_set_and_the_old_keys(void)
     d.epoch = 2;
     CHECK(load(&d, 1, &old, &s) == 0 && s.epoch == 2);
     CHECK(load(&d, 0, &old, &s) == QSAFP_E_TOO_FEW);
-    static const uint64_t wrong[] = {0, 1, 3, 258, UINT64_MAX};
+    static const uint64_t wrong[] = {1, 3, 258, INT64_MAX};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         d.epoch = wrong[i];
         CHECK(load(&d, 1, &old, &s) == QSAFP_E_WRONG_EPOCH);
     }
+    d.epoch = 0;
+    old.epoch = UINT64_MAX; /* 0 follows nothing, not even that */
+    CHECK(load(&d, 1, &old, &s) == QSAFP_E_MALFORMED);
+    old.epoch = 1;
     d.epoch = 2;
     d.set_id = 6;
     CHECK(load(&d, 1, &old, &s) == QSAFP_E_WRONG_EPOCH);
     d = setdoc();
     d.epoch = 2;
-    memset(old.set_keys[0], 0x33, 32); /* the old document's keys are others: the new one's own signature is not enough */
-    memset(old.set_keys[1], 0x34, 32);
+    old_key(&old, 0, 7); /* the old document's keys are others: the new one's own signature is not enough */
+    old_key(&old, 1, 8);
     CHECK(load(&d, 3, &old, &s) == QSAFP_E_TOO_FEW);
-    set_key(2, old.set_keys[1]); /* rotation: one key of the old, one of the new */
+    old_key(&old, 1, 2); /* rotation: one key of the old, one of the new */
     CHECK(load(&d, 1 | 4, &old, &s) == 0 && load(&d, 4, &old, &s) == QSAFP_E_TOO_FEW && load(&d, 1, &old, &s) == QSAFP_E_TOO_FEW);
     old.set_k = 2;
     CHECK(load(&d, 1 | 4, &old, &s) == QSAFP_E_TOO_FEW);
@@ -252,6 +318,8 @@ int main(void)
     a_scratch_too_small_for_the_signed_bytes_is_an_error();
     too_few_set_keys_are_refused();
     one_set_key_twice_is_one_signature();
+    a_bad_signature_by_a_set_key_is_not_passed_over();
+    a_signature_of_an_unknown_algorithm_is_refused_though_enough_signed();
     a_successor_needs_the_next_epoch_the_same_set_and_the_old_keys();
     one_epoch_replaces_only_as_many_members_as_the_quorums_overlap();
     a_suite_may_change_while_each_member_keeps_one_key();

@@ -30,7 +30,7 @@ int main(void)
     for (unsigned i = 0; i < sizeof data; i++)
         data[i] = (uint8_t)(i * 2654435761u >> 24);
     for (size_t n = 0; n < 40; n++) {
-        uint32_t a[8] = {1, 2, 3, 4, 5, 6, 7, 8}, b[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+        uint32_t a[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, b[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
         qsafp_sha256_blocks(a, data + n, n);
         qsafp_sha256_blocks_portable(b, data + n, n);
         CHECK(memcmp(a, b, sizeof a) == 0);
@@ -61,6 +61,12 @@ int main(void)
         qsafp_sha256_240(out, data + n, data + 3 * n);
         CHECK(memcmp(out, whole, 32) == 0);
     }
+    uint8_t room[34];
+    memset(room, 9, sizeof room);
+    qsafp_sha256(room + 1, data, 3); /* 32 bytes and no more */
+    CHECK(room[0] == 9 && room[33] == 9);
+    qsafp_wipe(room + 1, 32);
+    CHECK(room[0] == 9 && room[1] == 0 && memcmp(room + 1, room + 2, 31) == 0 && room[33] == 9);
     CHECK(qsafp_equal(data, data, 32) && !qsafp_equal(data, data + 1, 32));
     for (size_t n = 0; n < 40; n++) { /* every length, every bit */
         uint8_t same[40], other[40];

@@ -126,7 +126,7 @@ static void headers_are_alg_and_kid_and_nothing_else(void)
 {
     static const struct { const char *prot; size_t n; int want, alg; } row[] = {
         {"\xA2\x01\x32\x04\x48" "abcdefgh", 13, 0, QSAFP_ALG_ED25519}, {"\xA2\x01\x38\x30\x04\x48" "abcdefgh", 14, 0, QSAFP_ALG_MLDSA65},
-        {"\xA2\x01\x28\x04\x48" "abcdefgh", 13, 0, QSAFP_ALG_ESP256}, {"\xA2\x01\x27\x04\x48" "abcdefgh", 13, QSAFP_E_UNKNOWN_ALGORITHM, 0},
+        {"\xA2\x01\x28\x04\x48" "abcdefgh", 13, QSAFP_E_UNKNOWN_ALGORITHM, 0}, {"\xA2\x01\x27\x04\x48" "abcdefgh", 13, QSAFP_E_UNKNOWN_ALGORITHM, 0},
         {"\xA2\x01\x12\x04\x48" "abcdefgh", 13, QSAFP_E_UNKNOWN_ALGORITHM, 0}, {"\xA2\x01\x32\x04\x47" "abcdefg", 12, QSAFP_E_MALFORMED, 0},
         {"\xA2\x01\x32\x04\x49" "abcdefghi", 14, QSAFP_E_MALFORMED, 0}, {"\xA1\x01\x32", 3, QSAFP_E_MALFORMED, 0},
         {"\xA3\x01\x32\x04\x48" "abcdefgh\x05\x00", 15, QSAFP_E_MALFORMED, 0}, {"\xA2\x04\x48" "abcdefgh\x01\x32", 13, QSAFP_E_MALFORMED, 0},

@@ -376,8 +376,8 @@ static void first_lease(void)
 static void a_vote_of_3_that_4_signed(uint8_t *token, size_t n)
 {
     for (size_t i = 0; i + 8 <= n; i++)
-        if (!memcmp(token + i, b->q.set.v[4].kid_ed, 8))
-            memcpy(token + i, b->q.set.v[3].kid_ed, 8);
+        if (!memcmp(token + i, b->q.set.kid[2 * 4], 8))
+            memcpy(token + i, b->q.set.kid[2 * 3], 8);
 }
 
 static void renewal(void)

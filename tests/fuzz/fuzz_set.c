@@ -31,10 +31,13 @@ static void rules_hold(const qsafp_set_t *s)
 {
     WANT(s->n >= 1 && s->n <= QSAFP_VALIDATORS_MAX && s->m <= s->n && 2 * s->m > s->n);
     WANT(s->set_k >= 1 && s->set_k <= s->set_r && s->set_r <= 4 && s->suite >= QSAFP_SUITE_ED25519 && s->suite <= QSAFP_SUITE_HYBRID);
+    WANT(s->epoch && s->epoch <= INT64_MAX && s->max_duration_ms && s->max_duration_ms <= 31ull * 24 * 3600 * 1000);
     for (unsigned i = 0; i < s->n; i++) {
         WANT(!s->v[i].mldsa65 == (s->suite == QSAFP_SUITE_ED25519));
         for (unsigned j = 0; j < i; j++)
             WANT(s->suite == QSAFP_SUITE_MLDSA65 || memcmp(s->v[i].ed25519, s->v[j].ed25519, 32));
+        for (unsigned j = 0; j < s->set_r; j++)
+            WANT(s->suite == QSAFP_SUITE_MLDSA65 || memcmp(s->v[i].ed25519, s->set_keys[j], 32));
     }
 }
 
