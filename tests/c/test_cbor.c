@@ -82,6 +82,9 @@ static void whole_items_are_skipped_and_bad_ones_refused(void)
         {ITEM("\xA2\x02\x00\x01\x00"), QSAFP_E_NOT_CANONICAL}, /* falls */
         {ITEM("\xA1\x80\x00"), QSAFP_E_NOT_CANONICAL}, /* a container as key */
         {ITEM("\xA1\x81\x00\x00\x00"), QSAFP_E_NOT_CANONICAL},
+        {ITEM("\xA1\xA0\x00"), QSAFP_E_NOT_CANONICAL},
+        {ITEM("\xA1\xF5\x00"), QSAFP_E_NOT_CANONICAL}, /* true as key: Python would take it for 1 */
+        {ITEM("\xA2\x01\x00\xF6\x00"), QSAFP_E_NOT_CANONICAL},
         {ITEM("\x9F\xFF"), QSAFP_E_NOT_CANONICAL}, /* no end given */
         {ITEM("\x82\x00"), QSAFP_E_TOO_LARGE},
         {ITEM("\xA1\x00"), QSAFP_E_TOO_LARGE},
