@@ -18,7 +18,8 @@ int record_check(const qsafp_record_t *r)
     unsigned flags = r->flags & (unsigned)~(RECORD_EVIDENCE | RECORD_REPORTED);
     unsigned expected = (r->wall_ms ? RECORD_WALL : 0u) | (seal_due ? RECORD_SEALED : 0u);
     bool event_ok = r->event >= QSAFP_EVENT_LEASE_ISSUED && r->event <= QSAFP_EVENT_CONTAINMENT;
-    bool seal_ok = seal_due || all_bytes(r->seal, 16, 0);
+    static const uint8_t zeros[sizeof r->seal];
+    bool seal_ok = seal_due || memcmp(r->seal, zeros, sizeof zeros) == 0;
     return r->magic == QSAFP_RECORD_MAGIC && r->seq < QSAFP_SEQ_MAX && event_ok && flags == expected && seal_ok ? 0 : QSAFP_E_MALFORMED;
 }
 
@@ -35,20 +36,22 @@ void qsafp_record_hash(uint8_t out[32], const uint8_t prev[32], const uint8_t re
 
 int qsafp_audit_verify(const uint8_t *recs, uint64_t n, uint8_t prev[32], uint64_t *bad)
 {
+    const uint8_t *head = prev;
     uint64_t seq = 0;
     for (uint64_t i = 0; i < n; i++) {
         qsafp_record_t r;
         uint8_t hash[32];
         const uint8_t *rec = recs + QSAFP_RECORD_BYTES * i;
         int err = qsafp_record_decode(&r, rec);
-        qsafp_record_hash(hash, prev, rec);
-        if (err || (i && r.seq != seq) || !qsafp_equal(hash, rec + 208, 32)) {
+        qsafp_record_hash(hash, head, rec);
+        if (err || (i && r.seq != seq) || memcmp(hash, rec + 208, sizeof hash) != 0) {
             *bad = i;
             return QSAFP_E_CORRUPT;
         }
-        memcpy(prev, hash, 32);
+        head = rec + 208;
         seq = r.seq + 1;
     }
+    memmove(prev, head, 32);
     return 0;
 }
 
