@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qsafp audit list|verify|export``: the guard's log, read through its command socket, or from a file."""
+"""``qsafp audit list|verify|export|evidence``: the guard's log, through its command socket or from a file, and its evidence store."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from .. import evidence
 from ..audit import Log, Record
 from ..client import GuardClient, Status
-from ..errors import AuditError, ConfigError, QsafpError
+from ..errors import AuditError, ConfigError, FormatError, GuardUnavailable, QsafpError
 from ..keyfile import read_secret
 from ..lease import Lease
 from .common import Commands, Home, command, emit, group, home_of
 
 __all__ = ["add"]
 
+EVIDENCE = 4  # flag of a record
+YEAR_10000_MS = 253_402_300_800_000
+
 
 def add(commands: Commands) -> None:
     """Add ``audit``."""
-    acts = group(commands, "audit", "list, verify or export the log", "qsafp audit list\nqsafp audit verify")
+    acts = group(commands, "audit", "list, verify or export the log; show the evidence", "qsafp audit list\nqsafp audit verify")
     p = command(acts, "list", _list, "list the newest records", "qsafp audit list --last 50")
     p.add_argument("--last", type=int, default=20, metavar="N", help="how many (default: %(default)s)")
     what = "verify the chain, the newest lease's root and, with the auditor's key, the seals"
@@ -32,6 +40,11 @@ def add(commands: Commands) -> None:
     how.add_argument("--jsonl", action="store_true", help="one JSON object a line (default)")
     how.add_argument("--cbor", action="store_true", help="one CBOR map {1: log id, 2: first sequence, 3: [records]}")
     p.add_argument("--out", type=Path, metavar="FILE", help="a new file")
+    what = "list what the guard kept: leases, refusals, revocations, set documents, and whether their signatures hold"
+    p = command(acts, "evidence", _evidence, what, "qsafp audit evidence --last 20\nqsafp audit evidence --out evidence.cbor")
+    p.add_argument("--last", type=int, metavar="N", help="only the newest N pieces")
+    p.add_argument("--state", type=Path, metavar="DIR", help="a copy of the guard's state directory; no guard is asked for its log")
+    p.add_argument("--out", type=Path, metavar="FILE", help="also write them to a new file: the CBOR map {1: log id, 2: [pieces]}")
 
 
 def _read(home: Home) -> tuple[Log, Status]:
@@ -98,10 +111,83 @@ def _export(args: argparse.Namespace) -> int:
             raise ConfigError("CBOR is not for a terminal; give --out FILE")
         sys.stdout.buffer.write(data)
         return 0
-    try:
-        with os.fdopen(os.open(args.out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
-            file.write(data)
-    except FileExistsError as why:
-        raise QsafpError(f"{args.out}: is there already; export never overwrites") from why
+    _write_new(args.out, data)
     emit(args, {"file": str(args.out), "records": len(log.raw)}, f"{len(log.raw)} records to {args.out}")
     return 0
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+            file.write(data)
+    except FileExistsError as why:
+        raise QsafpError(f"{path}: is there already; export never overwrites") from why
+    except OSError as why:
+        raise QsafpError(f"{path}: {why.strerror}") from why
+
+
+# ---- evidence ----
+
+
+def _log_beside(home: Home, copy: Path | None) -> Log:
+    """The log that tells when each piece came: of the guard, of the file that it left, or of a copy."""
+    if copy is None:
+        try:
+            return _read(home)[0]
+        except GuardUnavailable:
+            copy = home.guard_state
+    return Log.open(copy / "log.ring", bytes.fromhex(home.enrolment["log_id"]))
+
+
+def _shown(piece: evidence.Piece, known: Mapping[int, Any], records: Sequence[Record]) -> dict[str, Any]:
+    try:
+        signers, why = piece.verify(known), ""
+    except FormatError as bad:
+        signers, why = (), str(bad)
+    serials = [r.serial for r in records] if piece.serial is None and piece.kind == "refusal" else [piece.serial]
+    return {
+        "number": piece.number,
+        "file": piece.file,
+        "offset": piece.offset,
+        "bytes": len(piece.raw),
+        "kind": piece.kind,
+        "serial": next(iter(serials), None),
+        "epoch": piece.epoch,
+        "kids": [k.hex() for k in piece.kids],
+        "signers": list(signers),
+        "hash": piece.hash.hex(),
+        "good": not why,
+        "why": why,
+        "records": [{k: v for k, v in r.as_json().items() if k in ("seq", "event", "boot", "boot_ns", "wall_ms")} for r in records],
+    }
+
+
+def _line(p: dict[str, Any]) -> str:
+    first: dict[str, Any] = p["records"][0] if p["records"] else {"seq": "-", "event": "no record of it", "wall_ms": 0}
+    known = 0 < first["wall_ms"] < YEAR_10000_MS
+    wall = datetime.fromtimestamp(first["wall_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if known else ""
+    serial = "-" if p["serial"] is None else p["serial"]
+    good = f"good, by {', '.join(map(str, p['signers'])) or 'the set keys'}" if p["good"] else f"BAD: {p['why']}"
+    what = f"{first['seq']:>8}  {wall:<19}  {p['kind']:<10}  serial {serial!s:<6}  {p['hash'][:16]}  {first['event']:<16}"
+    return f"{what}  {good}  [{' '.join(p['kids'])}]"
+
+
+def _evidence(args: argparse.Namespace) -> int:
+    home = home_of(args)
+    log = _log_beside(home, args.state)  # first: a record is written after what it names
+    pieces = evidence.read(args.state or home.guard_state)
+    known = evidence.known_sets(home.members(), pieces)
+    cited: dict[bytes, list[Record]] = defaultdict(list)
+    for record in log.records:
+        if record.flags & EVIDENCE:
+            cited[record.evidence].append(record)
+    listed = pieces[max(0, len(pieces) - args.last) :] if args.last is not None else pieces
+    rows = [_shown(p, known, cited[p.hash]) for p in listed]
+    gone = sorted(r.seq for h in cited.keys() - {p.hash for p in pieces} for r in cited[h])
+    bad = sum(not r["good"] for r in rows)
+    total = f"{len(rows)} of {len(pieces)} pieces, {bad} bad; {len(gone)} records name evidence that is not kept any more"
+    head = f"{'sequence':>8}  {'time, UTC':<19}  {'kind':<10}  {'':13}  {'hash':<16}  {'event':<16}  signatures of validators [key ids]"
+    if args.out is not None:
+        _write_new(args.out, evidence.export(log.log_id, listed))
+    emit(args, {"ok": not bad, "pieces": rows, "not_kept": gone}, "\n".join([head, *map(_line, rows), total]))
+    return int(bad > 0)

@@ -125,6 +125,11 @@ class Home:
         return self._named(self.agent_toml, "control_socket")
 
     @property
+    def guard_state(self) -> Path:
+        """The guard's keys, log and evidence."""
+        return self._named(self.guard_toml, "state_dir")
+
+    @property
     def set_document(self) -> Path:
         """The set document that the guard trusts."""
         return self._named(self.guard_toml, "set")
@@ -140,7 +145,7 @@ class Home:
     @property
     def enrolment(self) -> dict[str, str]:
         """The public enrolment: ueid, key, log_id in hex, lease name; raises ConfigError."""
-        path = self._named(self.guard_toml, "state_dir").parent / "enrolment.json"
+        path = self.guard_state.parent / "enrolment.json"
         try:
             found = json.loads(path.read_text())
             bytes.fromhex(found["ueid"])

@@ -11,7 +11,7 @@ from .common import Commands, command, emit
 __all__ = ["add", "words"]
 
 FILES = ("--model", "--k0", "--out", "--file", "--checkpoint")
-FOLDERS = ("--dir", "--store")
+FOLDERS = ("--dir", "--state", "--store")
 
 BASH = """# bash completion of qsafp: eval "$(qsafp completion bash)"
 _qsafp() {

@@ -9,7 +9,7 @@ from repo import package
 
 ORDER = (
     *("errors", "settings", "journal", "notify", "_tables", "model", "_core", "keyfile", "keys", "cose", "sets", "tls"),
-    *("lease", "audit", "gate", "client"),
+    *("lease", "audit", "evidence", "gate", "client"),
     *("capability", "hardware", "enforce", "integrations"),
     *("guard", "validator", "agent", "scenarios", "cli"),
 )
