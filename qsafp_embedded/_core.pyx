@@ -142,8 +142,8 @@ cdef object load_map(c.qsafp_cbor_r *r, uint64_t n, int depth):
         start = r.p
         key = load(r, depth + 1)
         raw = PyBytes_FromStringAndSize(<char *> start, r.p - start)
-        if isinstance(key, (list, dict, Tag)) or (prev and raw <= prev):
-            raise FormatError("CBOR: map keys out of order, repeated or not scalar (NOT_CANONICAL)")
+        if isinstance(key, bool) or not isinstance(key, (int, str, bytes)) or (prev and raw <= prev):  # true is 1 to a dict
+            raise FormatError("CBOR: map keys out of order, repeated, or neither number nor string (NOT_CANONICAL)")
         prev = raw
         out[key] = load(r, depth + 1)
     return out

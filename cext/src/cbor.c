@@ -177,11 +177,11 @@ static size_t item(qsafp_cbor_r *r, int *major)
 
 typedef struct { size_t left; bool map; qsafp_bytes prev; } level_t;
 
-/* One item less for its container; a key is a scalar above the one before. */
-static void count(qsafp_cbor_r *r, level_t *in, qsafp_bytes key, bool scalar)
+/* One item less for its container; a key is a number or a string above the one before. */
+static void count(qsafp_cbor_r *r, level_t *in, qsafp_bytes key, int major)
 {
     if (in->map && in->left % 2 == 0) {
-        if (!scalar || (in->prev.len && !rises(in->prev, key)))
+        if (major > QSAFP_CBOR_TSTR || (in->prev.len && !rises(in->prev, key)))
             (void)fail(r, QSAFP_E_NOT_CANONICAL);
         in->prev = key;
     }
@@ -197,7 +197,7 @@ qsafp_bytes qsafp_cbor_skip(qsafp_cbor_r *r)
         const uint8_t *at = r->p;
         int major = QSAFP_CBOR_SIMPLE;
         size_t n = item(r, &major);
-        count(r, in, (qsafp_bytes){at, (size_t)(r->p - at)}, major != QSAFP_CBOR_ARRAY && major != QSAFP_CBOR_MAP);
+        count(r, in, (qsafp_bytes){at, (size_t)(r->p - at)}, major);
         if (n && in == open + DEPTH_MAX)
             (void)fail(r, QSAFP_E_TOO_LARGE);
         else if (n)

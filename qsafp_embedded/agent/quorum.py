@@ -90,7 +90,8 @@ def parse_sign1_answer(body: bytes, member: sets.Validator, s: sets.ValidatorSet
         _want(type(p[4]) is int and isinstance(p[6], str), "revocation of another shape")
         return Revocation(p[4], plain(p[6]), body)
     _want(isinstance(p, dict) and list(p) == [1, 2, 3, 4, 5], "refusal of another shape")
-    _want(p[2] in (RefusalClass.DENY, RefusalClass.RETRY) and type(p[3]) is int and isinstance(p[4], str), "refusal of another shape")
+    _want(type(p[2]) is int and type(p[3]) is int and isinstance(p[4], str), "refusal of another shape")
+    _want(p[2] in (RefusalClass.DENY, RefusalClass.RETRY), "refusal of another class")
     return Refused(p[2] == RefusalClass.DENY, p[3], plain(p[4]), p[5], body)
 
 
