@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from qsafp_embedded import cose, keys, sets
-from qsafp_embedded._core import Tree, cbor_dumps, claims_encode, cobs_encode, crc16, record_hash, seal, seal_evolve, tree_leaf
-from qsafp_embedded._tables import CommandStatus, Event, Opcode, Phase, Reason, Refusal, RefusalClass, Status
+from qsafp_embedded._core import Tree, cbor_dumps, cbor_loads, claims_encode, cobs_encode, crc16, record_hash, seal, seal_evolve, tree_leaf
+from qsafp_embedded._tables import CommandStatus, Error, Event, Opcode, Phase, Reason, Refusal, RefusalClass, Status
 from qsafp_embedded.errors import FormatError
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests/vectors"
@@ -214,6 +214,38 @@ class Story:
         new = replace(first, epoch=2, validators=(*first.validators[:5], moved), set_k=2, set_keys=(SET_KEYS[0].public, SET_KEYS[2].public))
         document = sets.encode(new, [SET_KEYS[0], SET_KEYS[2]])
         self.add("set_epoch2.cbor", document, "set-document", "epoch 2: another validator 5, 2 of 2 set keys", suite="ed25519", epoch=2)
+        self.refused_sets()
+
+    def refused_sets(self) -> None:
+        """Set documents that set keys signed and nobody may take: one broken rule each, and the error of the core."""
+        body = cbor_loads(cose.parse_sign(self.files["wire/set_ed25519.cbor"]).payload)
+        key, validator = SET_KEYS[0].public, ED[5].public
+        rows: list[tuple[str, str, Error, dict[int, Any]]] = [
+            ("epoch_0", "epoch 0", Error.MALFORMED, {2: 0}),
+            ("epoch_64_bits", "epoch 2^63", Error.MALFORMED, {2: 2**63}),
+            ("no_majority", "3 of 6", Error.MALFORMED, {3: 3}),
+            ("limit_0", "longest lease 0 ms", Error.MALFORMED, {8: {1: 0}}),
+            ("limit_long", "longest lease 31 days and 1 ms", Error.MALFORMED, {8: {1: 2_678_400_001}}),
+            ("limit_64_bits", "longest lease 2^64 - 1 ms", Error.MALFORMED, {8: {1: 2**64 - 1}}),
+            ("limit_key_true", "longest lease under the key true", Error.MALFORMED, {8: {True: 60_000}}),
+            ("set_key_twice", "one set key twice", Error.DUPLICATE_SIGNER, {7: [1, [key, key]]}),
+            ("validator_key", "a validator's key is a set key, too", Error.DUPLICATE_SIGNER, {7: [1, [key, validator]]}),
+        ]
+        for name, what, error, change in rows:
+            self.refused_set(name, what, error, cbor_dumps({**body, **change}))
+        payload = cbor_dumps(body)
+        good, forged, other = (cose.sign_payload(payload, key, cose.AAD_SET) for key in SET_KEYS)
+        forged = replace(forged, signature=good.signature)
+        foreign = replace(other, alg=-9, protected=cbor_dumps({1: -9, 4: other.kid}))
+        self.refused_set("unsigned", "no signature", Error.TOO_FEW, payload, [])
+        self.refused_set("stranger", "signed by a stranger alone", Error.TOO_FEW, payload, [other])
+        self.refused_set("forged", "a good signature and a forged one", Error.BAD_SIGNATURE, payload, [good, forged])
+        self.refused_set("algorithm", "a good signature and one of ESP256", Error.UNKNOWN_ALGORITHM, payload, [good, foreign])
+
+    def refused_set(self, name: str, what: str, error: Error, payload: bytes, by: list[cose.CoseSignature] | None = None) -> None:
+        """Keep one of them; unless ``by`` says otherwise the first set key signs."""
+        by = [cose.sign_payload(payload, SET_KEYS[0], cose.AAD_SET)] if by is None else by
+        self.add(f"set_refused_{name}.cbor", cose.encode_sign(payload, by), "refused-set", what, error=int(error))
 
     # ---- requests and leases ----
 
@@ -430,11 +462,13 @@ def signatures(files: dict[str, bytes]) -> bytes:
         label = LABELS.get(name.removeprefix("wire/").split("_")[0])
         if label is None or not name.endswith(".cbor"):
             continue
-        whole: Any = cose.parse_sign(data) if data[0] == 0xD8 else cose.parse_sign1(data)
-        for s in whole.by if isinstance(whole, cose.Sign) else (whole.by,):
-            head = ["Signature", b"", s.protected] if isinstance(whole, cose.Sign) else ["Signature1", s.protected]
-            if s.alg == keys.ED25519:
-                rows.add(known[s.kid] + s.signature + sha(cbor_dumps([*head, label, whole.payload])))
+        many = data[0] == 0xD8
+        body = cbor_loads(data).value
+        for protected, _, signature in body[3] if many else [[body[0], body[1], body[3]]]:
+            head = cbor_loads(protected)
+            tbs = cbor_dumps([*(["Signature", b""] if many else ["Signature1"]), protected, label, body[2]])
+            if keys.verify(head[1], known.get(head[4], b""), tbs, signature):
+                rows.add(known[head[4]] + signature + sha(tbs))
     return b"".join(sorted(rows))
 
 

@@ -484,6 +484,29 @@ static void set_documents_load(void)
     free(two.p);
 }
 
+/* Signed by the first set key; each breaks one rule. */
+static void set_documents_that_break_a_rule_are_refused(void)
+{
+    static qsafp_set_t none, untouched;
+    char line[256], name[64];
+    int want, rows = 0;
+    FILE *f = fopen("tests/vectors/index.json", "r");
+    assert(f);
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "{\"file\": \"wire/%63[^\"]\", \"kind\": \"refused-set\", \"what\": \"%*[^\"]\", \"error\": %d", name, &want) != 2)
+            continue;
+        blob_t doc = load(name);
+        int err = load_set(&none, 0, doc);
+        CHECK(err == -want && memcmp(&none, &untouched, sizeof none) == 0);
+        if (err != -want)
+            printf("  %s: %d, not %d\n", name, err, -want);
+        free(doc.p);
+        rows++;
+    }
+    fclose(f);
+    CHECK(rows == 13);
+}
+
 static void the_log_verifies_and_names_a_flipped_byte(void)
 {
     uint8_t prev[32] = {0}, leaf[32], root[32], key[32], mark[16], rec[256];
@@ -556,6 +579,7 @@ int main(void)
     port.log_prog = v_prog;
     read_frames();
     set_documents_load();
+    set_documents_that_break_a_rule_are_refused();
     for (unsigned n = 1; n <= 3; n++)
         claims_are(n);
     born("set_ed25519.cbor");

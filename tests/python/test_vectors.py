@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from qsafp_embedded import cose, keys, sets
 from qsafp_embedded._core import GatePage, cbor_dumps, cbor_loads, claims_decode, claims_encode, cobs_decode, cobs_encode, crc16
-from qsafp_embedded._tables import Event, Opcode, Phase, Reason, Refusal, RefusalClass, Status
+from qsafp_embedded._tables import Error, Event, Opcode, Phase, Reason, Refusal, RefusalClass, Status
 from qsafp_embedded.agent.quorum import Refused, parse_answer, parse_sign1_answer, request_of
 from qsafp_embedded.audit import Log, Record
 from qsafp_embedded.client import GuardClient
@@ -37,7 +37,9 @@ from qsafp_embedded.validator.service import Identity
 ROOT = Path(__file__).resolve().parents[2]
 WIRE = ROOT / "tests/vectors/wire"
 INDEX: list[dict[str, Any]] = json.loads((WIRE.parent / "index.json").read_text())["vectors"]
-CBOR = {str(v["file"]).removeprefix("wire/"): v for v in INDEX if str(v["file"]).endswith(".cbor")}
+ROWS = {str(v["file"]).removeprefix("wire/"): v for v in INDEX if str(v["file"]).endswith(".cbor")}
+CBOR = {name: v for name, v in ROWS.items() if v["kind"] != "refused-set"}
+REFUSED = {name: v for name, v in ROWS.items() if v["kind"] == "refused-set"}
 LABELS = {"lease": cose.AAD_LEASE, "request": cose.AAD_REQUEST, "refusal": cose.AAD_REFUSAL, "revocation": cose.AAD_REVOCATION}
 
 
@@ -197,7 +199,7 @@ CLAIMS = st.fixed_dictionaries(
         "failsafe_seq": U64,
         "level": U64,
         "lab": st.booleans(),
-        "epoch": st.integers(1, 2**64 - 1),
+        "epoch": st.integers(1, 2**63 - 1),
         "ueid": st.binary(min_size=32, max_size=32).map(lambda b: b"\x01" + b),
         **{k: st.binary(min_size=16, max_size=16) for k in ("lease_id", "nonce", "set_id")},
         **{k: st.binary(min_size=32, max_size=32) for k in ("model", "log_id", "log_root", "failsafe_hash")},
@@ -225,9 +227,13 @@ def test_the_cddl_accepts_whatever_claims_are_encoded(claims: dict[str, Any]) ->
         ("lease-claims", {256: bytes(32)}),
         ("lease-claims", {-65546: 0}),
         ("lease-claims", {-65543: {1: 1, 2: {}, 3: True}}),
+        ("validator-set", {2: 0}),
+        ("validator-set", {2: 2**63}),
         ("validator-set", {3: 17}),
         ("validator-set", {5: 4}),
         ("validator-set", {6: 1}),
+        ("validator-set", {8: {1: 0}}),
+        ("validator-set", {8: {1: 2678400001}}),
         ("validator-set", {9: 0}),
     ],
 )
@@ -235,6 +241,15 @@ def test_the_cddl_refuses_what_the_decoders_refuse(rule: str, change: dict[int, 
     data = read("claims_1.cbor") if rule == "lease-claims" else cose.parse_sign(read("set_ed25519.cbor")).payload
     assert fits(rule, data)
     assert not fits(rule, cbor_dumps({**cbor_loads(data), **change}))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_set_document_that_breaks_a_rule_is_refused_as_the_core_does(name: str) -> None:
+    with pytest.raises(FormatError):
+        sets.load(read(name))
+    _, _, payload, by = cbor_loads(read(name)).value
+    good = bool(by) and cose.verify_payload(payload, cose.decode_signature(*by[0]), script().SET_KEYS[0].public, cose.AAD_SET)
+    assert good == (REFUSED[name]["error"] != Error.TOO_FEW)  # signed as it must be: refused for its own rule
 
 
 # ---- flipped bytes ----
@@ -334,17 +349,19 @@ def test_the_table_of_signatures_is_all_of_them_and_each_holds() -> None:
     table = {read("ed25519.bin")[at : at + 128] for at in range(0, len(read("ed25519.bin")), 128)}
     assert table
     found = set()
-    for name, row in CBOR.items():
-        label = {"set-document": cose.AAD_SET, **LABELS}.get(row["kind"])
-        if label is None:
-            continue
+    for name, row in ROWS.items():
+        label = {"set-document": cose.AAD_SET, "refused-set": cose.AAD_SET, **LABELS}.get(row["kind"])
+        if label is None or row.get("error") == Error.UNKNOWN_ALGORITHM:
+            continue  # of that one the good signature is the one of another vector
         whole = cose.parse_sign(read(name)) if read(name)[0] == 0xD8 else cose.parse_sign1(read(name))
-        for by in whole.by if isinstance(whole, cose.Sign) else (whole.by,):
+        votes = whole.by if isinstance(whole, cose.Sign) else (whole.by,)
+        for by in votes:
             head: list[Any] = ["Signature", b"", by.protected] if isinstance(whole, cose.Sign) else ["Signature1", by.protected]
             tbs = cbor_dumps([*head, label, whole.payload])
             public = next((k.public for k in script().SET_KEYS if k.kid == by.kid), None) or signer_key(by)
-            assert keys.verify(by.alg, public, tbs, by.signature)
-            if by.alg == keys.ED25519:
+            forged = row.get("error") == Error.BAD_SIGNATURE and by == votes[-1]
+            assert keys.verify(by.alg, public, tbs, by.signature) != forged
+            if by.alg == keys.ED25519 and not forged:
                 found.add(public + by.signature + sha256(tbs).digest())
     assert found == table
 
