@@ -176,10 +176,14 @@ def _signed(signed: cose.Sign, set_keys: Iterable[bytes]) -> int:
     return len(good)
 
 
+def _kids(members: Iterable[Validator]) -> set[bytes]:
+    return {keys.kid(k) for v in members for k in (v.ed25519, v.mldsa65) if k is not None}
+
+
 def _strangers(s: ValidatorSet, to: ValidatorSet) -> int:
-    """How many members of one set have no key in the other."""
-    known = {k for v in to.validators for k in (v.ed25519, v.mldsa65) if k is not None}
-    return sum(v.ed25519 not in known and v.mldsa65 not in known for v in s.validators)
+    """How many members of one set have no key in the other; a key is known by its id."""
+    known = _kids(to.validators)
+    return sum(known.isdisjoint(_kids((v,))) for v in s.validators)
 
 
 def _follows(s: ValidatorSet, old: ValidatorSet) -> None:
