@@ -39,6 +39,7 @@ static void impossible_configurations_do_not_start(void)
     ROW(0, c.duration = 1, c.warning = 1);
     ROW(0, c.duration = 1, c.warning = 0, c.grace = 0);
     ROW(0, c.duration = MONTH_MS, c.warning = MONTH_MS, c.grace = MONTH_MS);
+    ROW(0, c.grace = 0);
     ROW(0, c.stale = c.tick);
     ROW(0, c.tick = 1, c.stale = 60 * S - 1);
     ROW(QSAFP_E_ARGUMENT, c.duration = 0, c.warning = 0);
@@ -46,6 +47,7 @@ static void impossible_configurations_do_not_start(void)
     ROW(QSAFP_E_ARGUMENT, c.duration = (uint64_t)1 << 63);
     ROW(QSAFP_E_ARGUMENT, c.warning = 60001);
     ROW(QSAFP_E_ARGUMENT, c.grace = MONTH_MS + 1);
+    ROW(QSAFP_E_ARGUMENT, c.warning = 0, c.grace = MONTH_MS + 1);
     ROW(QSAFP_E_ARGUMENT, c.stale = S / 10 - 1);
     ROW(QSAFP_E_ARGUMENT, c.tick = 0);
     ROW(QSAFP_E_ARGUMENT, c.stale = 60 * S);
