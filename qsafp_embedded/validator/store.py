@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durable state in SQLite: write-ahead log, synchronous=FULL, one writer thread that commits everything waiting at once.
+"""Durable state in SQLite: write-ahead log, synchronous=FULL, one commit for everything that came in one turn of the event loop.
 
-What ``write`` was given is on disk when its future is done; nothing leaves the validator before (decision 7).
+What ``write`` was given is on disk when its future is done; nothing leaves the validator before (decision 7).  The loop waits
+for the disk: what arrives meanwhile is the next commit, and no answer could have left earlier.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import queue
 import sqlite3
-import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def _claim(path: Path) -> int:
 
 
 class Store:
-    """The registry of device states.  One event loop calls it; its thread writes.  Use as an async context manager."""
+    """The registry of device states, of one event loop.  Use as an async context manager."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the database; raises StoreError if it cannot be used."""
@@ -97,24 +96,18 @@ class Store:
             raise StoreError(f"{path}: {why}") from why
         self._cache: OrderedDict[bytes, State] = OrderedDict()
         self._pending: dict[bytes, asyncio.Future[None]] = {}
-        self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._waiting: list[Job] = []
-        self._flying = False
         self.commits = 0
         self.failed = False
 
     async def __aenter__(self) -> Store:
-        """Start the writer."""
+        """Belong to the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
-        self._thread.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Write what waits, then close."""
         self._flush()
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
         self._db.close()
         self._reader.close()
         os.close(self._lock)
@@ -148,17 +141,22 @@ class Store:
             done.set_exception(StoreError("the store failed; restart the validator once its disk works"))
         else:
             self._waiting.append((rows, done))
-            if not self._flying:
-                self._flying = True
+            if len(self._waiting) == 1:
                 self._loop.call_soon(self._flush)
         return done
 
     def _flush(self) -> None:
-        """Hand everything that waits to the writer: one commit for all requests of this turn of the loop."""
+        """Commit everything that waits, and tell who waits for it."""
         batch, self._waiting = self._waiting, []
-        self._flying = bool(batch)
-        if batch:
-            self._queue.put(batch)
+        error = self._commit([row for rows, _ in batch for row in rows]) if batch else None
+        self._pending.clear()
+        if error:
+            self._cache.clear()
+        for _, done in batch:
+            if error and not done.cancelled():
+                done.set_exception(error)
+            elif not done.cancelled():
+                done.set_result(None)
 
     def pending(self, ueid: bytes) -> asyncio.Future[None] | None:
         """Return the future of the last write of a device that may not be durable yet."""
@@ -182,11 +180,6 @@ class Store:
         """Yield every durable state."""
         return map(_state, self._reader.execute("SELECT * FROM state"))
 
-    def _run(self) -> None:
-        while (batch := self._queue.get()) is not None:
-            error = self._commit([row for rows, _ in batch for row in rows])
-            self._loop.call_soon_threadsafe(self._resolve, [done for _, done in batch], error)
-
     def _commit(self, rows: Rows) -> StoreError | None:
         if self.failed:
             return StoreError("the store failed")
@@ -204,21 +197,9 @@ class Store:
         return None
 
     def _insert(self, name: str, rows: list[tuple[Any, ...]]) -> None:
-        """Many rows in one statement: SQLite then works without the interpreter lock."""
+        """Many rows in one statement."""
         head, width = INSERT[name]
         for at in range(0, len(rows), 256):
             chunk = rows[at : at + 256]
             marks = ",".join([f"({','.join('?' * width)})"] * len(chunk))
             self._db.execute(f"{head} {marks}", [v for row in chunk for v in row])
-
-    def _resolve(self, futures: Iterable[asyncio.Future[None]], error: StoreError | None) -> None:
-        finished = set(futures)
-        self._flush()
-        self._pending = {u: f for u, f in self._pending.items() if f not in finished}
-        if error:
-            self._cache.clear()
-        for done in finished:
-            if error and not done.cancelled():
-                done.set_exception(error)
-            elif not done.cancelled():
-                done.set_result(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +119,21 @@ def test_states_that_left_the_cache_are_read_again(tmp_path: Path, monkeypatch: 
 class Held(Store):
     """A store whose commits wait for the test, or fail."""
 
-    def __init__(self, path: Path) -> None:
-        self.go, self.entered, self.broken = threading.Event(), threading.Event(), False
-        super().__init__(path)
+    held = broken = False
+
+    def _flush(self) -> None:
+        if not self.held:
+            super()._flush()
 
     def _insert(self, name: str, rows: list[tuple[Any, ...]]) -> None:
-        self.entered.set()
-        self.go.wait(10)
         if self.broken:
             raise sqlite3.OperationalError("disk I/O error")
         super()._insert(name, rows)
+
+    def go(self) -> None:
+        """Commit now, and at once from now on."""
+        self.held = False
+        self._flush()
 
 
 def test_no_answer_leaves_before_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,12 +145,13 @@ def test_no_answer_leaves_before_its_commit(tmp_path: Path, monkeypatch: pytest.
             assert isinstance(store, Held)
             envelope = v.device.ask()
             first, again = (asyncio.create_task(v.service.renew(envelope)) for _ in range(2))
-            await asyncio.to_thread(store.entered.wait, 10)
+            store.held = True
             for _ in range(20):
                 await asyncio.sleep(0)
             assert not first.done()
             assert not again.done()
-            store.go.set()
+            assert store.state(v.device.ueid).serial == 1
+            store.go()
             assert await first == await again
 
     asyncio.run(story())
@@ -159,7 +164,6 @@ def test_a_disk_that_fails_stops_every_answer(tmp_path: Path, monkeypatch: pytes
         async with live(tmp_path, quorum()) as v:
             store = v.service.store
             assert isinstance(store, Held)
-            store.go.set()
             assert await v.code(v.device.ask()) is None
             store.broken = True
             envelope = v.device.ask(old=3)
