@@ -31,6 +31,12 @@ void shape_want(qsafp_cbor_r *r, bool ok)
         r->err = QSAFP_E_MALFORMED;
 }
 
+/* As it is on the wire. */
+static int32_t key_of(const item_t *row)
+{
+    return row->key < 0 ? row->key - CLAIM(0) : row->key;
+}
+
 static int32_t get_int(qsafp_cbor_r *r)
 {
     int64_t v = qsafp_cbor_int(r);
@@ -90,7 +96,7 @@ void shape_get(qsafp_cbor_r *r, const item_t *row, size_t rows, void *to)
     uint8_t *at, times = 1;
     for (; rows--; row++) {
         if (row->key)
-            shape_want(r, get_int(r) == row->key); /* in the order of the table, which rises */
+            shape_want(r, get_int(r) == key_of(row)); /* in the order of the table, which rises */
         for (at = (uint8_t *)to + row->at; times; times--, at += row->size)
             get_item(r, row, at);
         times = row->kind == ITEM_LIST ? ((uint8_t *)to)[row->at] : 1;
@@ -134,7 +140,7 @@ void shape_put(qsafp_cbor_w *w, const item_t *row, size_t rows, const void *from
 {
     for (; rows--; row++) {
         if (row->key)
-            qsafp_cbor_put_int(w, row->key);
+            qsafp_cbor_put_int(w, key_of(row));
         put_item(w, row, (const uint8_t *)from + row->at);
     }
 }

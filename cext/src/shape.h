@@ -22,8 +22,10 @@ enum {
     ITEM_LIST,                     /* an array of at most `size`, counted in a byte; the next row, if any, is read for each; read only */
 };
 
-/* key 0: no key, an array element or a header. */
-typedef struct { int32_t key; uint16_t at; uint8_t kind, size; } item_t;
+/* key 0: no key, an array element or a header; below 0: CLAIM(a key below -65536, for private use), in 16 bits. */
+typedef struct { int16_t key; uint16_t at; uint8_t kind, size; } item_t;
+
+#define CLAIM(key) ((key) + 65536)
 
 #define ROWS(table) (table), sizeof(table) / sizeof *(table)
 

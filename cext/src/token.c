@@ -11,30 +11,30 @@ static const item_t CLAIMS_FIRST[] = {
     {7, AT(lease_id), ITEM_BSTR, 16},
     {10, AT(nonce), ITEM_BSTR, 16},
     {256, AT(ueid), ITEM_BSTR, 33},
-    {-65537, AT(duration_ms), ITEM_UINT, 8},
-    {-65538, AT(serial), ITEM_UINT, 8},
-    {-65539, AT(model), ITEM_BSTR, 32},
-    {-65540, 0, ITEM_ARRAY, 3},
+    {CLAIM(-65537), AT(duration_ms), ITEM_UINT, 8},
+    {CLAIM(-65538), AT(serial), ITEM_UINT, 8},
+    {CLAIM(-65539), AT(model), ITEM_BSTR, 32},
+    {CLAIM(-65540), 0, ITEM_ARRAY, 3},
     {0, AT(log_id), ITEM_BSTR, 32},
     {0, AT(log_size), ITEM_UINT, 8},
     {0, AT(log_root), ITEM_BSTR, 32},
-    {-65541, 0, ITEM_ARRAY, 4},
+    {CLAIM(-65541), 0, ITEM_ARRAY, 4},
     {0, AT(policy_ms[0]), ITEM_UINT, 8},
     {0, AT(policy_ms[1]), ITEM_UINT, 8},
     {0, AT(policy_ms[2]), ITEM_UINT, 8},
     {0, AT(policy_ms[3]), ITEM_UINT, 8},
 };
 static const item_t CLAIMS_FAILSAFE[] = {
-    {-65542, 0, ITEM_ARRAY, 2},
+    {CLAIM(-65542), 0, ITEM_ARRAY, 2},
     {0, AT(failsafe_seq), ITEM_UINT, 8},
     {0, AT(failsafe_hash), ITEM_BSTR, 32},
 };
 static const item_t CLAIMS_LAST[] = {
-    {-65543, 0, ITEM_MAP, 2},
+    {CLAIM(-65543), 0, ITEM_MAP, 2},
     {1, AT(level), ITEM_UINT, 8},
     {3, AT(lab), ITEM_BOOL, 1},
-    {-65544, AT(epoch), ITEM_UINT, 8},
-    {-65545, AT(set_id), ITEM_BSTR, 16},
+    {CLAIM(-65544), AT(epoch), ITEM_UINT, 8},
+    {CLAIM(-65545), AT(set_id), ITEM_BSTR, 16},
 };
 
 int qsafp_claims_encode(const qsafp_claims_t *c, uint8_t *out, size_t cap, size_t *len)
