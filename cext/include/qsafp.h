@@ -189,7 +189,7 @@ typedef struct {
     uint32_t magic, version, boot, generation;  /* "QST1", 1 */
     uint64_t serial, epoch;
     uint8_t log_id[32];
-    uint32_t latch, latch_boot;                 /* reason, 0 none */
+    uint32_t latch, unused;                     /* reason, 0 none */
     uint64_t latch_seq; uint8_t latch_hash[32]; /* the fail-safe record a release must answer */
     qsafp_tree_t tree;                          /* as of the last save, from the previous lease on */
     qsafp_peaks_t lease_tree;                   /* at the previous lease */
@@ -279,16 +279,15 @@ uint16_t qsafp_crc16(const uint8_t *p, size_t n);
 typedef struct qsafp_command {
     qsafp_t *q;
     bool restricted;                                                  /* gate.sock: opcodes 0, 1, 6, 7 only */
-    bool env_ready;
     uint8_t confirm_tag; uint32_t confirm_reason; uint64_t confirm_ns; /* fail-safe sent twice */
     int (*workload)(struct qsafp_command *c, const uint8_t *p, size_t n); void *host; /* opcode 0x07, the host's; 0: none */
     size_t last_len, out_len, env_len;
     uint32_t put_have, put_total;
-    uint64_t env_old, env_serial;
+    uint64_t env_old, env_serial;                                     /* what env answers; serial 0: nothing */
     uint8_t out[5 + QSAFP_FRAME_MAX + 2];                             /* the answer */
     uint8_t last[4 + QSAFP_FRAME_MAX + 2];                            /* repeated tag: cached answer */
     uint8_t put[QSAFP_RESPONSE_MAX];                                  /* chunked lease, refusal, set */
-    uint8_t env[QSAFP_RESPONSE_MAX + 4096];                           /* the envelope for env_old */
+    uint8_t env[QSAFP_RESPONSE_MAX + 4096];                           /* the envelope */
 } qsafp_command_t;
 /* One whole frame in, one whole answer in c->out. Always answers. */
 void qsafp_command(qsafp_command_t *c, const uint8_t *frame, size_t len);

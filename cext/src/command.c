@@ -73,7 +73,6 @@ static qsafp_command_status_t op_status(qsafp_command_t *c)
 static qsafp_command_status_t renew_begin(qsafp_command_t *c)
 {
     int err = qsafp_begin(c->q);
-    c->env_ready = false;
     c->put_have = 0;
     if (err)
         return QSAFP_COMMAND_STATUS_STORE_FAILED;
@@ -86,17 +85,16 @@ static qsafp_command_status_t renew_read(qsafp_command_t *c, const uint8_t *p, s
 {
     if (n != 12)
         return QSAFP_COMMAND_STATUS_BAD_LENGTH;
-    uint64_t old = get64(p);
+    uint64_t old = get64(p), serial = c->q->pending.claims.serial;
     uint32_t off = get32(p + 8);
     if (!pending_live(c->q))
         return QSAFP_COMMAND_STATUS_NO_REQUEST;
-    if (!c->env_ready || c->env_old != old || c->env_serial != c->q->pending.claims.serial) {
-        c->env_ready = false;
+    if (c->env_old != old || c->env_serial != serial) {
+        c->env_serial = 0;
         if (qsafp_envelope(c->q, old, c->env, sizeof c->env, &c->env_len))
             return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
-        c->env_ready = true;
         c->env_old = old;
-        c->env_serial = c->q->pending.claims.serial;
+        c->env_serial = serial;
     }
     if (off > c->env_len)
         return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;

@@ -91,7 +91,6 @@ static int tell_failsafe(qsafp_t *q)
     memcpy(r.data, &generation, sizeof generation);
     q->st.latch = reason;
     q->st.latch_seq = 0;
-    q->st.latch_boot = q->st.boot;
     q->st.generation = generation;
     int err = state_save(q); /* SAFETY: I5 before the record: after a cut a latch without one gets a fresh one */
     if (err)
