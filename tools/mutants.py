@@ -45,7 +45,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "keccak.c": ("test_mldsa65",),
     "mldsa65.c": ("test_mldsa65",),
     "record.c": ("test_log", *STATE, "test_audit"),
-    "set.c": ("test_set", "test_vectors"),
+    "set.c": ("test_set", "test_quorum", "test_vectors"),
     "sha256.c": ("test_sha256",),
     "sha256_select.c": ("test_sha256",),
     "sha512.c": ("test_sha512",),

@@ -415,6 +415,29 @@ static void I2_hybrid_votes_of_another_shape_are_refused(void)
     }
 }
 
+/* Whatever a library would say: another length than 64, or a key of small order, is refused before it is asked. */
+static void I2_signatures_at_the_edge_are_refused(void)
+{
+    uint8_t hash[32], h[32];
+    bench_t *b = running(hash);
+    refusal_t f = {.class = 1, .code = 1};
+    memcpy(f.hash, hash, 32);
+    for (int more = -1; more <= 1; more++) {
+        size_t len = refuse(&b->q, 0, &f);
+        token[len - 65] = (uint8_t)(64 + more);
+        token[len] = 0;
+        CHECK(put(b, more < 0 ? len - 1 : len + (size_t)more) == (more ? QSAFP_E_BAD_SIGNATURE : 0) && b->q.lease_denied == !more);
+        b->q.lease_denied = 0;
+    }
+    uint8_t *pk = b->q.set.v[1].ed25519;
+    memset(pk, 0, 32);
+    pk[0] = 1; /* the neutral element */
+    qsafp_sha256(h, pk, 32);
+    memcpy(b->q.set.kid[2], h, 8);
+    CHECK(put(b, refuse(&b->q, 1, &f)) == QSAFP_E_BAD_SIGNATURE && b->q.lease_denied == 0);
+    free(b);
+}
+
 /* Ed25519 alone says nothing in suite ml-dsa-65, and the reverse. */
 static void I2_votes_of_another_suite_are_unknown(void)
 {
@@ -456,6 +479,7 @@ int main(void)
     a_lease_that_a_stop_ended_is_nobodys_to_deny_or_renew();
     a_renewal_that_lost_to_a_stop_leaves_the_old_end();
     I2_hybrid_votes_of_another_shape_are_refused();
+    I2_signatures_at_the_edge_are_refused();
     I2_votes_of_another_suite_are_unknown();
     return DONE("test_quorum");
 }

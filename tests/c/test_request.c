@@ -52,6 +52,7 @@ static void a_request_says_what_the_device_is(void)
     CHECK(obtain(b) == 0);
     b->q.st.boot = 0x11223344, b->q.workloads = 0x55667788, b->q.lease.serial = 0x1122334455667788;
     b->d.now_ns += 55 * S;
+    b->q.view.denied = 0xFFFF; /* it stands after the phase and is no part of it */
     CHECK(qsafp_begin(&b->q) == 0);
     got = body_of(b);
     CHECK(got.status == QSAFP_STATUS_VALID && got.phase == QSAFP_PHASE_WARNING && got.serial == 0x1122334455667788 && got.boot == 0x11223344 && got.workloads == 0x55667788);
@@ -202,6 +203,19 @@ static void envelopes_lead_from_any_size_to_the_claimed_root(void)
     free(b);
 }
 
+static void an_old_size_is_said_whole(void)
+{
+    bench_t *b = asked();
+    const uint32_t old = 0x01020304;
+    size_t len = 0;
+    b->q.pending.tree = (qsafp_tree_t){.size = old, .from = old};
+    CHECK(qsafp_envelope(&b->q, old, env, sizeof env, &len) == 0);
+    qsafp_cbor_r r = qsafp_cbor_reader(env, len);
+    CHECK(qsafp_cbor_head(&r, QSAFP_CBOR_MAP) == 7 && qsafp_cbor_int(&r) == 1 && qsafp_cbor_bstr(&r).len == b->q.pending.request_len);
+    CHECK(qsafp_cbor_int(&r) == 2 && qsafp_cbor_head(&r, QSAFP_CBOR_UINT) == old);
+    free(b);
+}
+
 /* Every call of a begin failed in turn: no request leaves, or a whole one does; a serial is never used for two requests. */
 static void I6_I8_every_failed_call_of_a_begin_leaves_no_request(void)
 {
@@ -302,6 +316,7 @@ int main(void)
     the_set_caps_the_duration();
     a_request_is_pending_for_half_its_duration();
     envelopes_lead_from_any_size_to_the_claimed_root();
+    an_old_size_is_said_whole();
     I6_I8_every_failed_call_of_a_begin_leaves_no_request();
     return DONE("test_request");
 }

@@ -36,20 +36,26 @@ static void a_sound_document_loads_field_by_field(void)
         qsafp_sha256(h, pk, 32);
         CHECK(memcmp(s.set_keys[i], pk, 32) == 0 && memcmp(s.kid[FIRST_SET_KID + i], h, 8) == 0);
     }
+    static const uint8_t none[8];
+    for (unsigned k = FIRST_SET_KID + 2; k < QSAFP_KIDS; k++)
+        CHECK(memcmp(s.kid[k], none, 8) == 0);
 }
 
 static void every_suite_loads_with_its_keys_and_refuses_the_others(void)
 {
-    static const struct { uint64_t suite; bool drop; int want; } row[] = {
-        {QSAFP_SUITE_MLDSA65, false, 0}, {QSAFP_SUITE_HYBRID, false, 0}, {QSAFP_SUITE_HYBRID, true, QSAFP_E_MALFORMED},
-        {QSAFP_SUITE_ED25519, true, QSAFP_E_MALFORMED}, {0, false, QSAFP_E_MALFORMED}, {4, false, QSAFP_E_MALFORMED}, {255, false, QSAFP_E_MALFORMED}, {256, false, QSAFP_E_MALFORMED},
+    static const struct { uint64_t suite; bool no_ed, no_ml; int want; } row[] = {
+        {QSAFP_SUITE_MLDSA65, false, false, 0}, {QSAFP_SUITE_HYBRID, false, false, 0}, {QSAFP_SUITE_HYBRID, true, false, QSAFP_E_MALFORMED},
+        {QSAFP_SUITE_HYBRID, false, true, QSAFP_E_MALFORMED}, {QSAFP_SUITE_HYBRID, true, true, QSAFP_E_MALFORMED},
+        {QSAFP_SUITE_MLDSA65, false, true, QSAFP_E_MALFORMED}, {QSAFP_SUITE_ED25519, true, false, QSAFP_E_MALFORMED},
+        {0, false, false, QSAFP_E_MALFORMED}, {4, false, false, QSAFP_E_MALFORMED}, {255, false, false, QSAFP_E_MALFORMED}, {256, false, false, QSAFP_E_MALFORMED},
     };
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         setdoc_t d = setdoc();
         qsafp_set_t s;
         uint8_t h[32];
         d.suite = row[i].suite;
-        d.drop_ed = row[i].drop;
+        d.drop_ed = row[i].no_ed;
+        d.drop_ml = row[i].no_ml;
         d.n = d.m = 2;
         CHECK(load(&d, 1, 0, &s) == row[i].want);
         if (row[i].want)
@@ -291,6 +297,14 @@ static void one_epoch_replaces_only_as_many_members_as_the_quorums_overlap(void)
         if (err != row[i].want)
             printf("  row %zu: %d, not %d\n", i, err, row[i].want);
     }
+    qsafp_set_t old, s; /* a set key of the old set makes nobody its member */
+    setdoc_t d = setdoc();
+    d.m = 7, d.n = 12;
+    CHECK(load(&d, 1, 0, &old) == 0);
+    d.m = 8, d.n = 14, d.epoch = 2;
+    CHECK(load(&d, 1, 0, &s) == 0);
+    memcpy(old.kid[QSAFP_KIDS - 1], s.kid[2 * 13], 8);
+    CHECK(load(&d, 1, &old, &s) == QSAFP_E_RANGE);
 }
 
 static void a_suite_may_change_while_each_member_keeps_one_key(void)

@@ -8,7 +8,7 @@ static qsafp_claims_t claims(void)
 {
     qsafp_claims_t c;
     memset(&c, 0, sizeof c);
-    c.iat = 1700000000, c.duration_ms = 60000, c.serial = 7, c.log_size = 300, c.failsafe_seq = 70000, c.level = 2, c.lab = true, c.epoch = 3;
+    c.iat = 1700000000, c.duration_ms = 60000, c.serial = 7, c.log_size = 300, c.failsafe_seq = 70000, c.level = (uint64_t)1 << 60, c.lab = true, c.epoch = 3;
     for (unsigned i = 0; i < 4; i++)
         c.policy_ms[i] = 1000 * (i + 1);
     memset(c.lease_id, 0x11, 16), memset(c.nonce, 0x12, 16), memset(c.ueid, 0x13, 33), memset(c.model, 0x14, 32), memset(c.log_id, 0x15, 32);
