@@ -224,6 +224,7 @@ class Story:
             ("epoch_0", "epoch 0", Error.MALFORMED, {2: 0}),
             ("epoch_64_bits", "epoch 2^63", Error.MALFORMED, {2: 2**63}),
             ("no_majority", "3 of 6", Error.MALFORMED, {3: 3}),
+            ("no_key", "suite ml-dsa-65, one validator without a key", Error.MALFORMED, {3: 1, 4: [[0, [], [], None, None]], 5: 2}),
             ("limit_0", "longest lease 0 ms", Error.MALFORMED, {8: {1: 0}}),
             ("limit_long", "longest lease 31 days and 1 ms", Error.MALFORMED, {8: {1: 2_678_400_001}}),
             ("limit_64_bits", "longest lease 2^64 - 1 ms", Error.MALFORMED, {8: {1: 2**64 - 1}}),

@@ -70,14 +70,18 @@ static unsigned get_validator(qsafp_cbor_r *r, qsafp_set_t *s, unsigned index)
     shape_want(r, e.index == index && (!e.ed25519.p || e.ed25519.len == 32) && (!e.mldsa65.p || e.mldsa65.len == MLDSA65_PK));
     if (r->err)
         return 0;
-    s->v[index].mldsa65 = e.mldsa65.p;
-    if (e.mldsa65.p)
+    unsigned suite = 0;
+    if (e.ed25519.p) {
+        memcpy(s->v[index].ed25519, e.ed25519.p, 32);
+        kid_of(s->kid[2 * index], e.ed25519.p, 32);
+        suite = QSAFP_SUITE_ED25519;
+    }
+    if (e.mldsa65.p) {
+        s->v[index].mldsa65 = e.mldsa65.p;
         kid_of(s->kid[2 * index + 1], e.mldsa65.p, MLDSA65_PK);
-    if (!e.ed25519.p)
-        return QSAFP_SUITE_MLDSA65;
-    memcpy(s->v[index].ed25519, e.ed25519.p, 32);
-    kid_of(s->kid[2 * index], e.ed25519.p, 32);
-    return e.mldsa65.p ? QSAFP_SUITE_HYBRID : QSAFP_SUITE_ED25519;
+        suite |= QSAFP_SUITE_MLDSA65;
+    }
+    return suite;
 }
 
 /* How many members of one set have no key in the other. */

@@ -13,7 +13,7 @@ typedef struct {
     unsigned swap_from, swap_count;  /* members swap_from.. have other keys */
     int twin, set_twin, set_member;  /* this member repeats member 0's key; this set key repeats the first; this one the last member's */
     uint8_t set_id;
-    bool drop_ed, extra_key;         /* no Ed25519 key for member 0; a ninth pair */
+    bool drop_ed, drop_ml, extra_key; /* no Ed25519 key, no ML-DSA-65 key for member 0; a ninth pair */
     unsigned endpoints, pins, pin_bytes, ed_bytes, ml_bytes, index_of; /* of each member; member 1 says it is this one */
 } setdoc_t;
 
@@ -46,7 +46,7 @@ static inline void put_member(qsafp_cbor_w *w, const setdoc_t *d, unsigned i)
         qsafp_cbor_put_null(w);
     else
         qsafp_cbor_put_bstr(w, pk, d->ed_bytes);
-    if (d->suite == QSAFP_SUITE_ED25519)
+    if (d->suite == QSAFP_SUITE_ED25519 || (d->drop_ml && i == 0))
         qsafp_cbor_put_null(w);
     else
         qsafp_cbor_put_bstr(w, pk, d->ml_bytes);
