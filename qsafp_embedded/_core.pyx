@@ -118,7 +118,7 @@ cdef object load(c.qsafp_cbor_r *r, int depth):
         check(r.err, "CBOR")
         raw = PyBytes_FromStringAndSize(<char *> b.p, b.len)
         return raw if major == c.QSAFP_CBOR_BSTR else raw.decode()
-    if major == c.QSAFP_CBOR_TAG:
+    if major == c.QSAFP_CBOR_TAG and not depth:  # around the whole object, nowhere inside
         n = c.qsafp_cbor_head(r, major)
         check(r.err, "CBOR")
         return Tag(n, load(r, depth + 1))
@@ -501,6 +501,13 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     strings = [d["run_dir"].encode(), d["state_dir"].encode(), d["sodium"].encode(), d["board"].encode(), d["set"]]
     o.run_dir, o.state_dir, o.sodium, o.board, o.set_doc = strings
     o.set_len = len(strings[4])
+    for i, (chip, name, offset, flags) in enumerate(d["lines"][:c.LINES]):
+        strings += [chip.encode(), name.encode()]
+        o.lines[i].offset, o.lines[i].flags = offset, flags
+        if chip:
+            o.lines[i].chip = <bytes> strings[len(strings) - 2]
+        if name:
+            o.lines[i].name = <bytes> strings[len(strings) - 1]
     return strings
 
 

@@ -216,6 +216,7 @@ NOT_CBOR = """
 18 17|19 00ff|1a 0000ffff|1b 00000000ffffffff|5f 4161 ff|9f ff|bf ff|f9 3c00|fa 3f800000|f7|f8 20|e0|ff|1c|62 c328|61 80
 a2 02 00 01 00|a2 01 00 01 00|a2 20 00 01 00|9b ffffffffffffffff|5b ffffffffffffffff|bb ffffffffffffffff
 a1 f5 00|a2 01 00 f5 00|a1 f6 00|a1 80 00
+81 c1 00|a1 01 c1 00|d2 d2 80
 """
 
 
