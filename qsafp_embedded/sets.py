@@ -16,6 +16,7 @@ __all__ = ["SUITES", "Validator", "ValidatorSet", "encode", "load", "read", "ver
 
 SUITES = {"ed25519": 1, "ml-dsa-65": 2, "hybrid": 3}
 MAX_BYTES = 64 * 1024
+MAX_LEASE_BYTES = 16 * 1024
 MAX_VALIDATORS = 16
 MAX_DURATION_MS = 31 * 24 * 3600 * 1000
 
@@ -226,6 +227,8 @@ def verify_lease(token: bytes, s: ValidatorSet) -> dict[str, Any]:
     In suite hybrid each member's Ed25519 signature is followed by its ML-DSA-65 signature, and both count as one vote
     (docs/formats.md, Lease).
     """
+    if len(token) > MAX_LEASE_BYTES:
+        raise FormatError(f"a lease longer than {MAX_LEASE_BYTES} bytes")
     lease = cose.parse_sign(token)
     algs = {"ed25519": (keys.ED25519,), "ml-dsa-65": (keys.ML_DSA_65,), "hybrid": (keys.ED25519, keys.ML_DSA_65)}[s.suite]
     if len(lease.by) != s.m * len(algs):

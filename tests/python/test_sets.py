@@ -145,6 +145,17 @@ def test_a_lease_of_m_members_verifies(suite: str) -> None:
         assert sets.verify_lease(q.lease(payload, indexes), q.members)["serial"] == 1
 
 
+def test_a_lease_that_no_guard_takes_in_is_refused() -> None:
+    for m in (4, 5):
+        q = quorum(m=m, n=5, suite="ml-dsa-65")
+        lease = q.lease(Device(q.members).propose(), list(range(m)))
+        if m == 4:
+            assert sets.verify_lease(lease, q.members)["serial"] == 1
+        else:
+            with pytest.raises(FormatError, match="longer than 16384"):
+                sets.verify_lease(lease, q.members)
+
+
 @pytest.mark.parametrize("indexes", [[0, 1], [0, 1, 2, 3], [0, 1, 1], [2, 1, 0], []])
 def test_a_lease_of_fewer_more_or_doubled_votes_is_refused(q: Quorum, indexes: list[int]) -> None:
     with pytest.raises(FormatError):
