@@ -9,6 +9,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 BINDING = "qsafp_embedded/_core.pyx"
@@ -29,6 +30,27 @@ class BuildExt(build_ext):
 
         self.compiler._compile = compile_one
         super().build_extensions()
+
+
+class BuildPy(build_py):
+    """Take the boards along: data that lies beside the C which drives them, and inside the installed package."""
+
+    def boards(self):
+        """Where each file of a board comes from and goes to."""
+        to = Path(self.build_lib) / "qsafp_embedded" / "boards"
+        return {str(p): str(to / p.parent.name / p.name) for p in Path("board_ports").glob("*/board.toml")}
+
+    def run(self):
+        """Copy them after the modules."""
+        super().run()
+        if not self.editable_mode:
+            for source, to in self.boards().items():
+                self.mkpath(str(Path(to).parent))
+                self.copy_file(source, to, preserve_mode=False)
+
+    def get_outputs(self, include_bytecode=True):
+        """Name them too, or nothing installs them."""
+        return [*super().get_outputs(include_bytecode), *([] if self.editable_mode else self.boards().values())]
 
 
 def listed(folder, pattern):
@@ -55,4 +77,4 @@ def extensions():
     return cythonize([core], language_level=3, include_path=["."])
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt, "build_py": BuildPy})

@@ -142,11 +142,19 @@ cdef extern from "qsafp.h" nogil:
 
 
 cdef extern from "guard.h" nogil:
+    enum:
+        LINES
+    ctypedef struct qsafp_line_spec_t:
+        const char *chip
+        const char *name
+        uint32_t offset
+        uint32_t flags
     ctypedef struct qsafp_guard_options_t:
         const char *run_dir
         const char *state_dir
         const char *sodium
         const char *board
+        qsafp_line_spec_t lines[LINES]
         const uint8_t *set_doc
         size_t set_len
         uint8_t ueid[33]

@@ -5,10 +5,18 @@
 
 #include "qsafp.h"
 
+/* The lines of a board (HW-13); the last one is the input. */
+typedef enum { LINE_LEASE_VALID, LINE_FAILSAFE, LINE_VALIDATOR_REQ, LINE_LEASE_RENEW, LINES } qsafp_line_t;
+enum { LINE_ACTIVE_LOW = 1, LINE_OPEN_DRAIN = 2, LINE_PULL_UP = 4, LINE_PULL_DOWN = 8, LINE_BIAS_OFF = 16 };
+
+/* Where a line is: the label of its chip (0: the board has no such line), and its name there, or its offset where that is 0. */
+typedef struct { const char *chip, *name; uint32_t offset, flags; } qsafp_line_spec_t;
+
 typedef struct {
     const char *run_dir, *state_dir; /* sockets and pins; log, state, evidence */
     const char *sodium;              /* path of the shared object that has libsodium (PyNaCl's) */
-    const char *board;               /* "simulated" */
+    const char *board;               /* "simulated", or what its lines are called in messages */
+    qsafp_line_spec_t lines[LINES];
     const uint8_t *set_doc;
     size_t set_len;
     uint8_t ueid[33], model[32];

@@ -12,7 +12,6 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
-#include "guard.h"
 #include "lines.h"
 
 enum { CLIENTS_MAX = 64, WORKLOADS_MAX = 16, FDS_MAX = 4, UIDS_MAX = 32 };

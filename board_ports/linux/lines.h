@@ -3,15 +3,11 @@
 #ifndef QSAFP_LINES_H
 #define QSAFP_LINES_H
 
-#include <stddef.h>
-#include <stdint.h>
-
-typedef enum { LINE_LEASE_VALID, LINE_FAILSAFE, LINE_VALIDATOR_REQ, LINE_LEASE_RENEW, LINES } qsafp_line_t; /* the last one is the input */
+#include "guard.h"
 
 typedef struct {
-    const char *name; /* as configured */
     /* Claims the lines, all low.  Returns a context, or 0 and the reason in `why`: busy lines name their owner. */
-    void *(*claim)(const char *run_dir, char *why, size_t why_len);
+    void *(*claim)(const qsafp_guard_options_t *o, char *why, size_t why_len);
     /* Drives one line.  0, or negative: tried again. */
     int (*drive)(void *ctx, qsafp_line_t line, int level);
     void (*release)(void *ctx);
@@ -22,6 +18,6 @@ typedef struct {
     int (*edges)(void *ctx, int *level);
 } qsafp_lines_t;
 
-extern const qsafp_lines_t QSAFP_LINES_SIMULATED;
+extern const qsafp_lines_t QSAFP_LINES_SIMULATED, QSAFP_LINES_GPIO;
 
 #endif

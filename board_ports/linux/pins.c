@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -29,6 +30,8 @@ enum { DEBOUNCE_NS = 20000000, PRESS_NS = 1000000000 };
 /* LEASE_RENEW.  moving: edges came, and until `quiet_ns` those that follow wait unread. */
 typedef struct { int fd, level; bool moving; uint64_t quiet_ns, pressed_ns; } input_t;
 typedef struct { const qsafp_lines_t *lines; void *ctx; pins_shared_t *s; int sock; bool alive; int level[LINES]; uint64_t failsafe_since, dead_since; input_t in; } holder_t;
+
+static bool simulated(const host_t *h) { return strcmp(h->o->board, "simulated") == 0; }
 
 static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 
@@ -112,9 +115,28 @@ static void hold(holder_t *o)
     set(o, LINE_FAILSAFE, 0);
 }
 
+/* One holder at a time: one whose guard is gone gives way.  One whose guard lives has the state directory's lock, so we never get
+ * here.  The lock is held until this process ends. */
+static int take_over(const char *run_dir, char *why, size_t why_len)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/pins.lock", run_dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    for (int i = 0; fd >= 0 && i < 200; i++) {
+        struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        if (fcntl(fd, F_SETLK, &l) == 0)
+            return 0;
+        if (fcntl(fd, F_GETLK, &l) == 0 && l.l_type != F_UNLCK && l.l_pid > 0 && i % 20 == 0)
+            kill(l.l_pid, SIGTERM);
+        (void)poll(0, 0, 10);
+    }
+    snprintf(why, why_len, "%s/pins.lock: %s", run_dir, fd < 0 ? strerror(errno) : "held by another process");
+    return -1;
+}
+
 static _Noreturn void child(host_t *h, int sock, int ready)
 {
-    holder_t o = {.lines = &QSAFP_LINES_SIMULATED, .s = h->pins.s, .sock = sock, .alive = true};
+    holder_t o = {.lines = simulated(h) ? &QSAFP_LINES_SIMULATED : &QSAFP_LINES_GPIO, .s = h->pins.s, .sock = sock, .alive = true};
     char why[200] = {0};
     const struct sched_param rt = {.sched_priority = 50};
     prctl(PR_SET_NAME, "qsafp-pins");
@@ -131,7 +153,7 @@ static _Noreturn void child(host_t *h, int sock, int ready)
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, 0);
-    o.ctx = o.lines->claim(h->o->run_dir, why, sizeof why);
+    o.ctx = take_over(h->o->run_dir, why, sizeof why) ? 0 : o.lines->claim(h->o, why, sizeof why);
     (void)!write(ready, why, strlen(why));
     close(ready);
     if (!o.ctx)
@@ -148,8 +170,8 @@ int pins_start(host_t *h)
 {
     int pair[2], ready[2];
     char why[200];
-    if (strcmp(h->o->board, "simulated") != 0)
-        return fail(h, "board \"%s\": not known here; \"simulated\" is", h->o->board);
+    if (!simulated(h) && !h->o->lines[LINE_LEASE_VALID].chip)
+        return fail(h, "board \"%s\": it has no line for LEASE_VALID", h->o->board);
     h->pins.s = mmap(0, sizeof *h->pins.s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (h->pins.s == MAP_FAILED || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) || pipe2(ready, O_CLOEXEC))
         return fail(h, "pins: %s", strerror(errno));

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,24 +28,9 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* A holder whose guard is gone gives way; one whose guard lives has the state directory's lock, so we never get here. */
-static int take_over(int fd)
+static void *claim(const qsafp_guard_options_t *o, char *why, size_t why_len)
 {
-    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    for (int i = 0; i < 200; i++) {
-        l.l_type = F_WRLCK;
-        if (fcntl(fd, F_SETLK, &l) == 0)
-            return 0;
-        if (fcntl(fd, F_GETLK, &l) == 0 && l.l_type != F_UNLCK && l.l_pid > 0 && i % 20 == 0)
-            kill(l.l_pid, SIGTERM);
-        struct timespec nap = {.tv_nsec = 10000000};
-        nanosleep(&nap, 0);
-    }
-    return -1;
-}
-
-static void *claim(const char *run_dir, char *why, size_t why_len)
-{
+    const char *run_dir = o->run_dir;
     char path[PATH_MAX];
     simulated_t *s = calloc(1, sizeof *s);
     if (!s)
@@ -57,10 +41,6 @@ static void *claim(const char *run_dir, char *why, size_t why_len)
     s->trace = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (s->fd < 0 || s->trace < 0 || ftruncate(s->fd, 4096)) {
         snprintf(why, why_len, "%s: %s", path, strerror(errno));
-        return 0;
-    }
-    if (take_over(s->fd)) {
-        snprintf(why, why_len, "%s/pins: held by another process", run_dir);
         return 0;
     }
     s->b = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
@@ -124,4 +104,4 @@ static void release(void *ctx)
     free(s);
 }
 
-const qsafp_lines_t QSAFP_LINES_SIMULATED = {.name = "simulated", .claim = claim, .drive = drive, .release = release, .input = input, .edges = edges};
+const qsafp_lines_t QSAFP_LINES_SIMULATED = {.claim = claim, .drive = drive, .release = release, .input = input, .edges = edges};

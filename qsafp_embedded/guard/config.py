@@ -11,6 +11,8 @@ from typing import Any
 
 from .._core import sha256
 from ..errors import ConfigError
+from ..hardware import board
+from ..hardware.board import Board
 from ..settings import read_toml, settings
 
 __all__ = ["DEFAULTS", "GuardConfig", "load", "model_hash"]
@@ -36,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "linger_ms": 60_000,  # the pin holder's life after the guard's death
     "evidence_mb": 64,
     "on_log_full": "close",  # or "degrade(n)": go on while at most n records wait for the disk or were lost, each counted on record
-    "board": "simulated",
+    "board": "simulated",  # a name that `qsafp board list` knows, or the path of a board.toml
     "level": 1,  # isolation level the guard claims (requirements CD-5)
     "agent_uid": -1,  # who may use ctl.sock beside root and the guard's own user
 }
@@ -51,6 +53,7 @@ class GuardConfig:
     state_dir: Path
     set_path: Path | None
     model: bytes
+    board: Board
 
     def options(self) -> dict[str, Any]:
         """The numbers and strings of qsafp_guard_options_t; keys and set document are added by the caller."""
@@ -59,7 +62,8 @@ class GuardConfig:
         return {
             "run_dir": str(self.run_dir),
             "state_dir": str(self.state_dir),
-            "board": v["board"],
+            "board": self.board.name,
+            "lines": [tuple(line) for line in self.board.lines],
             "model": self.model,
             "policy_ms": [v["warning_ms"], v["grace_ms"], v["initial_ms"], v["extension_ms"]],
             "evidence_max": v["evidence_mb"] << 20,
@@ -127,4 +131,9 @@ def load(path: Path) -> GuardConfig:
     v = settings(read_toml(path), DEFAULTS, str(path))
     base = path.resolve().parent
     _limits(v, str(path))
-    return GuardConfig(v, base / v["run_dir"], base / v["state_dir"], base / v["set"] if v["set"] else None, _model(v, base, str(path)))
+    try:
+        found = board.load(v["board"], base)
+    except ConfigError as why:
+        raise ConfigError(f"{path}: {why}") from why
+    set_path = base / v["set"] if v["set"] else None
+    return GuardConfig(v, base / v["run_dir"], base / v["state_dir"], set_path, _model(v, base, str(path)), found)

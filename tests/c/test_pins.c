@@ -24,9 +24,9 @@ static unsigned passed;
         passed++; \
     } while (0)
 
-static void *claim(const char *run_dir, char *why, size_t why_len)
+static void *claim(const qsafp_guard_options_t *o, char *why, size_t why_len)
 {
-    (void)run_dir, (void)why, (void)why_len;
+    (void)o, (void)why, (void)why_len;
     return level;
 }
 
@@ -58,7 +58,13 @@ static int edges(void *ctx, int *to)
 }
 
 const qsafp_lines_t QSAFP_LINES_SIMULATED = {
-    .name = "simulated", .claim = claim, .drive = drive_line, .release = release, .input = input_line, .edges = edges};
+    .claim = claim, .drive = drive_line, .release = release, .input = input_line, .edges = edges};
+static void *claim_none(const qsafp_guard_options_t *o, char *why, size_t why_len)
+{
+    snprintf(why, why_len, "no chip %s", o->lines[LINE_LEASE_VALID].chip);
+    return 0;
+}
+const qsafp_lines_t QSAFP_LINES_GPIO = {.claim = claim_none};
 
 int fail(host_t *h, const char *fmt, ...)
 {
@@ -226,17 +232,48 @@ static void the_guard_hears_that_the_holder_is_gone(host_t *h)
     CHECK(!pins_heard(h));
 }
 
+/* The holder of a guard that died lingers with the lines; the next guard's takes them from it, and gives them up at its end. */
+static void a_holder_whose_guard_is_gone_gives_way(const qsafp_guard_options_t *o)
+{
+    static char why[200];
+    host_t one = {.o = o, .why = why, .why_len = sizeof why}, two = one;
+    int status;
+    CHECK(pins_start(&one) == 0);
+    CHECK(pin_lease_valid(&one, 1) == 0);
+    close(one.pins.wake); /* as a death does */
+    CHECK(becomes(LINE_LEASE_VALID, 0));
+    CHECK(waitpid(one.pins.holder, &status, WNOHANG) == 0);
+    CHECK(pins_start(&two) == 0);
+    CHECK(waitpid(one.pins.holder, &status, 0) == one.pins.holder && WIFSIGNALED(status));
+    pins_stop(&two);
+}
+
+static void a_board_says_why_its_lines_cannot_be_had(const qsafp_guard_options_t *simulated_board)
+{
+    char why[200] = {0};
+    qsafp_guard_options_t o = *simulated_board;
+    host_t h = {.o = &o, .why = why, .why_len = sizeof why};
+    o.board = "b";
+    CHECK(pins_start(&h) < 0 && strcmp(why, "board \"b\": it has no line for LEASE_VALID") == 0);
+    o.lines[LINE_LEASE_VALID].chip = "c";
+    CHECK(pins_start(&h) < 0 && strcmp(why, "pins: no chip c") == 0);
+}
+
 int main(void)
 {
     static char why[200];
-    static const qsafp_guard_options_t o = {.board = "simulated", .run_dir = "", .stale_after_ms = 100, .linger_ms = 10000};
+    static char dir[] = P_tmpdir "/qsafp-pins-XXXXXX", lock[sizeof dir + 16];
+    static const qsafp_guard_options_t o = {.board = "simulated", .run_dir = dir, .stale_after_ms = 100, .linger_ms = 10000};
     static host_t h = {.o = &o, .why = why, .why_len = sizeof why};
+    CHECK(mkdtemp(dir));
     level = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(level != MAP_FAILED);
     int line[2];
     CHECK(pipe2(line, O_NONBLOCK) == 0);
     for (int i = 0; i < 2; i++)
         CHECK((button[i] = fcntl(line[i], F_DUPFD, 300)) >= 300); /* the holder closes what is below */
+    a_board_says_why_its_lines_cannot_be_had(&o);
+    a_holder_whose_guard_is_gone_gives_way(&o);
     CHECK(pins_start(&h) == 0);
     CHECK(pin_failsafe(&h, 0) == 0 && pin_lease_valid(&h, 1) == 0);
     CHECK(becomes(LINE_LEASE_VALID, 1));
@@ -266,6 +303,8 @@ int main(void)
     CHECK(get(&level[LINE_LEASE_VALID]) == 0);
     held_down_from_the_start_is_no_press(&h);
     the_guard_hears_that_the_holder_is_gone(&h);
+    snprintf(lock, sizeof lock, "%s/pins.lock", dir);
+    CHECK(unlink(lock) == 0 && rmdir(dir) == 0);
     printf("test_pins: %u passed, 0 failed\n", passed);
     return 0;
 }
