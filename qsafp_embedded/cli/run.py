@@ -20,7 +20,8 @@ def add(commands: Commands) -> None:
         "run",
         _run,
         "run a program that is held, frozen and rolled back while no lease runs; nothing changes in it",
-        "qsafp run -- python serve.py --port 80\nqsafp run --model model.onnx --checkpoint state.db --on-stop ./tell-people.sh -- ./robot",
+        "qsafp run -- python serve.py --port 80\nqsafp run --json -- ./robot 2> events.jsonl\n"
+        "qsafp run --model model.onnx --checkpoint state.db --on-stop ./tell-people.sh -- ./robot",
     )
     p.add_argument("--model", type=Path, metavar="FILE", help="the model it uses; a lease for another one never lets it start")
     p.add_argument("--lease", default="main", help="lease name (default: %(default)s)")
@@ -46,5 +47,5 @@ def _run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--checkpoint {path}: does not exist")
     gate = Gate(model=args.model, lease=args.lease, run_dir=folders(args.dir).run)
     kept = {"store": args.store} if args.store else {}
-    plan = Plan(words, args.name, args.checkpoint, shlex.split(args.on_stop), not args.no_restart, **kept)
+    plan = Plan(words, args.name, args.checkpoint, shlex.split(args.on_stop), not args.no_restart, **kept, events=args.json)
     return Runner(gate, plan).run()

@@ -8,6 +8,7 @@ guard that was killed or stopped holds the workload as well.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .._core import crc16
+from .._core import crc16, now_ns
 from .._tables import CommandStatus, Opcode
 from ..errors import ConfigError, GuardUnavailable, QsafpError, StoreError
 from ..gate import Gate
@@ -45,7 +46,10 @@ HELD_BY = {"cgroup": "a cgroup", "signals": "signals, one process at a time: no 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run and what to do when it is stopped; ``checkpoint`` lists paths that a rollback restores."""
+    """What to run and what to do when it is stopped; ``checkpoint`` lists paths that a rollback restores.
+
+    ``events``: tell in JSON, one object a line on standard error (docs/operations.md, Events of a run), instead of in words.
+    """
 
     command: Sequence[str]
     name: str = ""
@@ -53,14 +57,11 @@ class Plan:
     on_stop: Sequence[str] = ()
     restart: bool = True
     store: Path = field(default_factory=lambda: Path.home() / ".local/state/qsafp")
+    events: bool = False
 
 
 class _Busy(GuardUnavailable):
     """Too many records of this user in this second."""
-
-
-def _say(text: str) -> None:
-    print(f"qsafp run: {text}", file=sys.stderr, flush=True)
 
 
 class _Orders:
@@ -127,17 +128,28 @@ class Runner:
         self.child: subprocess.Popen[bytes] | None = None
         self.pidfd = -1
         self.orders: _Orders | None = None
-        self.frozen = self.killed = self.rolled_back = False
+        self.frozen = self.killed = self.rolled_back = self._alone = False
         self.ending = 0
         self._taken, self._not_before = bytes(32), 0.0
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _tell(self, event: str, text: str = "", **more: object) -> None:
+        """Say what happened: to programs each event, to people those with words."""
+        if self.plan.events:
+            print(json.dumps({"event": event, "name": self.name, "boot_ns": now_ns(), **more}), file=sys.stderr, flush=True)
+        elif text:
+            print(f"qsafp run: {text}", file=sys.stderr, flush=True)
+
+    def _tell_closed(self, event: str, what: str = "") -> None:
+        why = self.gate._refusal()
+        self._tell(event, f"{what}: {why}" if what else "", reason=why.reason, why=str(why))
 
     # ---- starting ----
 
     def _prepare(self) -> None:
         if self.plan.checkpoint:
             if self.checkpoint.recover():
-                _say("ended a rollback that was cut")
+                self._tell("recovered", "ended a rollback that was cut")
             self._taken = self.checkpoint.take()
 
     def _start(self) -> None:
@@ -145,6 +157,7 @@ class Runner:
             self._rollback()
             if self.ending:
                 return
+        event = "started" if self.child is None else "restarted"
         self.hold.freeze(False)  # a cgroup stays frozen after a kill, and the child would stop before its exec
         self.frozen = self.killed = self.rolled_back = False
         try:
@@ -155,7 +168,8 @@ class Runner:
         if self.pidfd >= 0:
             os.close(self.pidfd)
         self.pidfd = os.pidfd_open(self.child.pid)
-        _say(f"started {self.name} (pid {self.child.pid}, held by {HELD_BY[self.hold.kind]})")
+        words = f"started {self.name} (pid {self.child.pid}, held by {HELD_BY[self.hold.kind]})"
+        self._tell(event, words, pid=self.child.pid, held_by=self.hold.kind)
         self._register()
 
     def _register(self) -> None:
@@ -166,6 +180,7 @@ class Runner:
             if self.plan.checkpoint:
                 self.orders.ask(bytes([CHECKPOINT]) + bytes(8) + self._taken)
             self.orders.wait()
+            self._alone = False
         except (OSError, QsafpError) as why:
             self._lost(f"holding {self.name} without the guard's orders: {why}")
 
@@ -173,11 +188,13 @@ class Runner:
         if self.orders is not None:
             self.orders.socket.close()
         self.orders, self._not_before = None, time.monotonic() + RETRY_S
-        _say(why)
+        if not self._alone:
+            self._tell("alone", why, why=why)
+        self._alone = True
 
     def _wait_for_lease(self) -> bool:
         if not self.gate:
-            _say(f"waiting: {self.gate._refusal()}")
+            self._tell_closed("waiting", "waiting")
         while not self.ending:
             if self.gate.wait(LOOK_S):
                 return True
@@ -190,28 +207,29 @@ class Runner:
             self.hold.freeze(True)
             self.strays.signal(signal.SIGSTOP)
             self.frozen = True
-            _say(f"held {self.name}: {self.gate._refusal()}")
+            if not self.killed:
+                self._tell_closed("stopped", f"held {self.name}")
 
     def _thaw(self) -> None:
         if self.frozen:
             self.hold.freeze(False)
             self.strays.signal(signal.SIGCONT)
             self.frozen = False
-            _say(f"resumed {self.name}")
+            self._tell("thawed", f"resumed {self.name}")
 
     def _rollback(self) -> None:
-        begun, failed = time.monotonic_ns(), False
+        begun, failed, paths = time.monotonic_ns(), False, len(self.plan.checkpoint)
         try:
             self._end_child()
             self.checkpoint.restore()
         except StoreError as why:
             failed = True
-            _say(str(why))
+            self._tell("error", str(why), why=str(why))
         self.rolled_back = True
         spent = time.monotonic_ns() - begun
-        if self.plan.checkpoint:
-            done = f"rolled back {len(self.plan.checkpoint)} paths in {spent / 1e6:.1f} ms"
-            _say("rollback failed: nothing is restarted" if failed else done)
+        done = f"rolled back {paths} paths in {spent / 1e6:.1f} ms" if paths else ""
+        words = "rollback failed: nothing is restarted" if failed and paths else done
+        self._tell("rolled_back", words, paths=paths, ns=spent, ok=not failed)
         self._hook()
         if failed or not self.plan.restart:
             self.ending = EX_TEMPFAIL
@@ -232,9 +250,9 @@ class Runner:
             return
         try:
             ended = subprocess.run(self.plan.on_stop, check=False, timeout=HOOK_S)
-            _say(f"on_stop ended with {ended.returncode}")
+            self._tell("on_stop", f"on_stop ended with {ended.returncode}", status=ended.returncode)
         except (OSError, subprocess.TimeoutExpired) as why:
-            _say(f"on_stop: {why}")
+            self._tell("on_stop", f"on_stop: {why}", why=str(why))
         self.strays.spare()  # what the hook left is no part of the workload, which is dead
 
     def _obey(self) -> None:
@@ -246,7 +264,7 @@ class Runner:
             elif order == ORDER_FREEZE:
                 self._freeze()
             elif order == ORDER_KILL:
-                self.killed, self.frozen = True, False
+                self._was_killed()
             elif order == ORDER_ROLLBACK:
                 self._rollback()
             elif order == ORDER_THAW and self.killed:
@@ -261,6 +279,14 @@ class Runner:
                 raise
             self._lost(f"the guard is gone: {why}")
 
+    def _was_killed(self) -> None:
+        """The guard froze and killed; we may hear of it before its orders, and tell the same."""
+        if not self.killed and not self.frozen:
+            self._tell_closed("stopped", f"held {self.name}")
+        if not self.killed:
+            self._tell_closed("killed")
+        self.killed, self.frozen = True, False
+
     def _hold_if_closed(self) -> bool:
         if self.gate:
             return False
@@ -271,13 +297,13 @@ class Runner:
 
     def _look(self) -> None:
         """Our own look at the page: a dead, stopped or slow guard holds the workload too."""
-        if self._hold_if_closed():
+        closed, due = self._hold_if_closed(), self.orders is None and time.monotonic() >= self._not_before
+        if due and not self.killed:
+            self._register()  # while closed, too: a fail-safe kills and rolls back what it was not told of in time
+        if closed:
             return
-        if self.orders is None and time.monotonic() >= self._not_before:
-            if self.killed:
-                self._start()
-            else:
-                self._register()
+        if due and self.killed:
+            self._start()
         if not self.killed:
             self._thaw()
         self._hold_if_closed()  # it may have closed between the look and the thaw
@@ -302,12 +328,17 @@ class Runner:
                 self._start()
                 self._loop()
             self._ask_to_end()
+        except QsafpError as why:
+            self._tell("error", why=str(why))  # its words are the caller's to say
+            raise
         finally:
             self.strays.signal(signal.SIGKILL)
             self.hold.close()
             if self.orders is not None:
                 self.orders.socket.close()
-        return self.ending or self._status()
+        status = self.ending or self._status()
+        self._tell("exit", status=status)
+        return status
 
     def _status(self) -> int:
         code = self.child.wait() if self.child is not None else 0
@@ -329,7 +360,7 @@ class Runner:
             return False
         if code != -signal.SIGKILL or (self.gate and not self.frozen):
             return True
-        self.killed = True
+        self._was_killed()
         return False
 
     def _loop(self) -> None:
