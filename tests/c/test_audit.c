@@ -189,6 +189,17 @@ static void the_fail_safe_record_has_room_when_an_erase_fails(void)
     d->fail_at = d->calls + 2;
     a.reserve = false;
     CHECK(qsafp_audit_append(&a, &r) == 0 && r.seq == 1024);
+    while (a.next < a.erased_upto) {
+        d->fail_at = d->calls + 2;
+        CHECK(qsafp_audit_append(&a, &r) == 0);
+        if (r.seq + 1 != a.next)
+            break;
+    }
+    qsafp_audit_t full = a;
+    d->fail_at = d->calls + 2; /* over records that were not erased nothing is written, not even this */
+    CHECK(qsafp_audit_append(&a, &r) == QSAFP_E_STORE && a.next == 1040 && !a.failed && memcmp(a.head, full.head, 32) == 0);
+    d->fail_at = d->calls + 3; /* nor after a write that failed, that of the pruning */
+    CHECK(qsafp_audit_append(&a, &r) == QSAFP_E_STORE && a.failed && d->calls == d->fail_at);
     free(d);
 }
 

@@ -16,6 +16,7 @@ static void heads_round_trip_and_long_forms_are_refused(void)
             CHECK(qsafp_cbor_head(&r, major) == edge[k] && qsafp_cbor_done(&r) == 0);
             r = qsafp_cbor_reader(b, n - 1);
             CHECK(qsafp_cbor_head(&r, major) == 0 && r.err == QSAFP_E_MALFORMED);
+            CHECK(qsafp_cbor_head(&r, major) == 0); /* and nothing is read after an error */
             for (unsigned form = 0; form < 4; form++) {
                 size_t bytes = (size_t)1 << form;
                 if (bytes < n)

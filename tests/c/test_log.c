@@ -310,6 +310,9 @@ static void a_changed_record_is_named_by_its_slot(void)
                 CHECK(err == QSAFP_E_CORRUPT && (bytes[k] < 50 ? bad <= slot : bad == slot));
         }
     }
+    b = a; /* whatever was in memory */
+    b.next = 1000, b.first = 500, b.failed = true;
+    CHECK(qsafp_audit_recover(&b, &bad) == 0 && b.next == 40 && b.first == 0 && !b.failed);
     copy = flash; /* a record that belongs elsewhere, in the sector that may be half erased: it is erased */
     memcpy(copy.d.log + 60 * 256, flash.d.log + 5 * 256, 256);
     CHECK(recover(&b, &a, &copy, &bad) == 0 && b.next == 40 && copy.d.log[60 * 256] == 0xFF && copy.op == flash.op + 1);
@@ -329,6 +332,15 @@ static void a_changed_record_is_named_by_its_slot(void)
     CHECK(recover(&c, &b, &flash, &bad) == 0);
     b.tree.size = a.first - 1;
     CHECK(recover(&c, &b, &flash, &bad) == QSAFP_E_CORRUPT && bad == a.first % SLOTS);
+    grow(&a, 2);
+    flash.d.log[256 + 50] ^= 1; /* the first after the one that names the log: torn */
+    CHECK(recover(&b, &a, &flash, &bad) == 0 && b.next == 1);
+    b = a; /* an id that is not all zeros is compared */
+    memset(b.log_id, 0, 31);
+    b.log_id[31] = 1;
+    CHECK(recover(&c, &b, &flash, &bad) == QSAFP_E_WRONG_DEVICE && bad == 0);
+    flash.d.log[50] ^= 1; /* that one itself never is */
+    CHECK(recover(&c, &b, &flash, &bad) == QSAFP_E_CORRUPT && bad == 0);
 }
 
 int main(void)

@@ -110,6 +110,8 @@ static void a_tree_ends_before_sequences_do(void)
     qsafp_tree_t t = {.size = QSAFP_SEQ_MAX}, was = t;
     CHECK(qsafp_tree_append(&t, leaves[0]) == QSAFP_E_RANGE && memcmp(&t, &was, sizeof t) == 0);
     t.size = QSAFP_SEQ_MAX - 1;
+    const qsafp_range_t beyond = {.from = t.size, .to = QSAFP_SEQ_MAX + 1u, .count = 1};
+    CHECK(qsafp_tree_extend(&t, &beyond) == QSAFP_E_RANGE && t.size == QSAFP_SEQ_MAX - 1);
     CHECK(qsafp_tree_append(&t, leaves[0]) == 0 && t.size == QSAFP_SEQ_MAX);
 }
 
