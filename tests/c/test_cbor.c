@@ -42,7 +42,7 @@ static int text_error(const uint8_t *p, size_t n)
 static void text_is_utf8_and_nothing_else(void)
 {
     unsigned long wrong = 0, accepted = 0;
-    for (uint32_t c = 0x80; c < 0x200000; c += c < 0x3000 ? 1 : 61) {
+    for (uint32_t c = 0x80; c < 0x200000; c += c < 0x11000 ? 1 : 61) {
         uint8_t two[2] = {(uint8_t)(0xC0 | (c >> 6 & 31)), (uint8_t)(0x80 | (c & 63))};
         uint8_t three[3] = {(uint8_t)(0xE0 | (c >> 12 & 15)), (uint8_t)(0x80 | (c >> 6 & 63)), two[1]};
         uint8_t four[4] = {(uint8_t)(0xF0 | c >> 18), (uint8_t)(0x80 | (c >> 12 & 63)), three[1], two[1]};
@@ -73,6 +73,8 @@ static void whole_items_are_skipped_and_bad_ones_refused(void)
     static const struct { const char *p; size_t n; int want; } cases[] = {
         {ITEM("\x00"), 0},
         {ITEM("\x80"), 0},
+        {ITEM("\xF4"), 0},
+        {ITEM("\xF6"), 0},
         {ITEM("\x83\x01\x41z\xA1\x01\x80"), 0},
         {ITEM("\xA2\x01\xF6\x20\xF5"), 0},
         {ITEM("\xA2\x61" "a\x01\x61" "b\x02"), 0},
@@ -81,6 +83,7 @@ static void whole_items_are_skipped_and_bad_ones_refused(void)
         {ITEM("\x81\x81\x81\x81\x81\x81\x81\x81\x81\x00"), QSAFP_E_TOO_LARGE},
         {ITEM("\xA2\x01\x00\x01\x00"), QSAFP_E_NOT_CANONICAL}, /* twice */
         {ITEM("\xA2\x02\x00\x01\x00"), QSAFP_E_NOT_CANONICAL}, /* falls */
+        {ITEM("\xA2\x20\x00\x18\x18\x00"), QSAFP_E_NOT_CANONICAL}, /* to a longer one */
         {ITEM("\xA1\x80\x00"), QSAFP_E_NOT_CANONICAL}, /* a container as key */
         {ITEM("\xA1\x81\x00\x00\x00"), QSAFP_E_NOT_CANONICAL},
         {ITEM("\xA1\xA0\x00"), QSAFP_E_NOT_CANONICAL},
@@ -126,6 +129,9 @@ static void reserved_heads_and_other_types_are_refused(void)
         CHECK(!r.err || v == 0);
         CHECK((b & 31) != 27 || r.err == (b >> 5 <= 1 ? QSAFP_E_RANGE : QSAFP_E_MALFORMED)); /* beyond 63 bits */
     }
+    qsafp_cbor_r end = qsafp_cbor_reader("\xF6", 0), cut = qsafp_cbor_reader("\x61\xC3\xA9", 2); /* what lies past the end is not looked at */
+    CHECK(!qsafp_cbor_null(&end) && !end.err && qsafp_cbor_int(&end) == 0 && end.err == QSAFP_E_MALFORMED);
+    CHECK(qsafp_cbor_tstr(&cut).len == 0 && cut.err == QSAFP_E_MALFORMED);
     qsafp_cbor_r none = qsafp_cbor_reader("", 0);
     CHECK(qsafp_cbor_peek(&none) == QSAFP_E_MALFORMED && !qsafp_cbor_null(&none) && !none.err && !qsafp_cbor_bool(&none) && none.err == QSAFP_E_MALFORMED);
     CHECK(qsafp_cbor_peek(&none) == QSAFP_E_MALFORMED && qsafp_cbor_skip(&none).len == 0 && qsafp_cbor_done(&none) == QSAFP_E_MALFORMED);
