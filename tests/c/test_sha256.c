@@ -27,6 +27,14 @@ int main(void)
     CHECK(is(out, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"));
     qsafp_hmac_sha256(out, (const uint8_t *)"Jefe", 4, "what do ya want for nothing?", 28);
     CHECK(is(out, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"));
+    uint8_t long_key[131]; /* longer than a block: hashed first */
+    memset(long_key, 0xaa, sizeof long_key);
+    qsafp_hmac_sha256(out, long_key, sizeof long_key, "Test Using Larger Than Block-Size Key - Hash Key First", 54);
+    CHECK(is(out, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"));
+    for (unsigned i = 0; i < 64; i++) /* a whole block is not; the digest is hashlib's */
+        long_key[i] = (uint8_t)(i * 7 + 3);
+    qsafp_hmac_sha256(out, long_key, 64, "", 0);
+    CHECK(is(out, "58c7e63111455c2bf96038a7f89d0b8003da9a940571640f70d14f4f3f983fc1"));
     for (unsigned i = 0; i < sizeof data; i++)
         data[i] = (uint8_t)(i * 2654435761u >> 24);
     for (size_t n = 0; n < 40; n++) {
