@@ -19,7 +19,7 @@ from ..validator import admin_client
 from ..validator import config as validator
 from .common import Commands, Home, ask_agent, command, emit, home_of
 
-__all__ = ["Finding", "add", "examine"]
+__all__ = ["Finding", "add", "examine", "report"]
 
 DISK_MIN = 100 << 20
 SECRETS = ("guard/state/*.key", "agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0")
@@ -139,7 +139,11 @@ def _host(home: Home) -> Iterator[Finding]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    findings = list(examine(home_of(args)))
+    return report(args, list(examine(home_of(args))))
+
+
+def report(args: argparse.Namespace, findings: list[Finding]) -> int:
+    """Print findings; returns the exit code, 1 if one is bad."""
     marks = {True: "ok  ", False: "BAD ", None: "note"}
     lines = [f"{marks[f.ok]}  {f.what:<12} {f.seen}" + (f"\n        -> {f.remedy}" if f.remedy else "") for f in findings]
     emit(args, [f._asdict() for f in findings], "\n".join(lines))

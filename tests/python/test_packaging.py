@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBE = "import qsafp_embedded, qsafp_embedded._core as c; print(c.__file__); print(c.sha256(b'abc').hex())"
+PROBE = """
+import qsafp_embedded._core as c
+from qsafp_embedded.hardware import board
+print(c.__file__, c.sha256(b'abc').hex(), board.load('raspberry_pi_5').lines[0].name)
+"""
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -31,6 +35,7 @@ def test_a_wheel_of_the_sdist_imports_and_computes(tmp_path: Path) -> None:
     run(*wheel, "-w", str(tmp_path), str(sdist), cwd=tmp_path)
     (made,) = tmp_path.glob("*.whl")
     run(sys.executable, "-m", "zipfile", "-e", str(made), str(unpacked), cwd=tmp_path)
-    where, digest = run(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(unpacked)!r}); {PROBE}", cwd=tmp_path).split()
+    where, digest, line = run(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(unpacked)!r})\n{PROBE}", cwd=tmp_path).split()
     assert Path(where).is_relative_to(unpacked)
+    assert line == "GPIO17"
     assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

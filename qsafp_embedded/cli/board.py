@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qsafp board``: which boards are known, which of their lines are LEASE_VALID and the others, and whether this device has them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..guard import config as guard
+from ..hardware import board, gpio
+from ..hardware.board import LINES, Board, Line
+from .common import Commands, command, emit, group, home_of
+from .doctor import Finding, report
+
+__all__ = ["add"]
+
+PROVEN = {
+    "silicon": "its lines were driven on the real board",
+    "emulated": "its lines were driven by a real kernel on an emulated board",
+    "never": "no such board was ever powered here: its lines are from data sheets",
+}
+USE = (
+    "out, high while the lease is valid",
+    "out, pulses until a fail-safe is acknowledged",
+    "out, toggles at each query",
+    "in, a press asks for a renewal",
+)
+SIMULATED = "simulated: no real line; the levels are in `pins` and `pins.trace` in the guard's run directory"
+
+
+def add(commands: Commands) -> None:
+    """Add ``board list|show|check``."""
+    board_ = group(commands, "board", "the boards and their pins", "qsafp board show raspberry_pi_5")
+    command(board_, "list", _list, "list the boards that are shipped", "qsafp board list")
+    p = command(board_, "show", _show, "show which line is which", "qsafp board show raspberry_pi_5")
+    p.add_argument("board", metavar="BOARD", help="a name that list shows, or the path of a board.toml")
+    p = command(board_, "check", _check, "look whether this device has the lines, and who holds them", "qsafp board check raspberry_pi_5")
+    p.add_argument("board", metavar="BOARD", nargs="?", default="", help="default: the one of the guard's configuration")
+
+
+def _list(args: argparse.Namespace) -> int:
+    known = [board.load(name) for name in board.names()]
+    wide = max(len(b.name) for b in known)
+    text = "\n".join(f"{b.name:<{wide}}  {b.title} ({b.proven if not b.simulated else 'no pins'})" for b in known)
+    emit(args, [{"name": b.name, "title": b.title, "proven": b.proven} for b in known], text)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    b = board.load(args.board)
+    if b.simulated:
+        emit(args, {"name": b.name, "lines": {}}, SIMULATED)
+        return 0
+    text = [f"{b.title}: {PROVEN[b.proven]}", ""]
+    text += [f"  {name:<13} {line!s:<28} {use}" for name, line, use in zip(LINES, b.lines, USE, strict=True)]
+    text += ["", f'in guard.toml: board = "{args.board}"']
+    lines = {name: line._asdict() for name, line in zip(LINES, b.lines, strict=True)}
+    emit(args, {"name": b.name, "proven": b.proven, "lines": lines}, "\n".join(text))
+    return 0
+
+
+def _configured(args: argparse.Namespace) -> Board:
+    if args.board:
+        return board.load(args.board)
+    return guard.load(home_of(args).guard_toml).board
+
+
+def _check(args: argparse.Namespace) -> int:
+    return report(args, list(_findings(_configured(args))))
+
+
+def _findings(b: Board) -> Iterator[Finding]:
+    if b.simulated:
+        yield Finding("board", None, "simulated: no real line moves", "choose one that qsafp board list knows, in guard.toml")
+        return
+    chips = gpio.chips()
+    if not chips:
+        yield Finding("chips", False, "there is no /dev/gpiochip* here", "boot a kernel with the board's driver, or hand the device in")
+        return
+    for chip in chips:
+        if chip.trouble:
+            yield Finding(chip.path.name, False, chip.trouble, _permit(chip.path))
+        else:
+            yield Finding(chip.path.name, None, f"{chip.label}, {chip.lines} lines")
+    for name, line in zip(LINES, b.lines, strict=True):
+        yield _line(name, line, [c for c in chips if c.label == line.chip])
+
+
+def _permit(path: Path) -> str:
+    group_ = path.group()
+    if group_ == "root":
+        return "install packaging/udev/60-qsafp-gpio.rules, which gives it to the group gpio"
+    return f"let the guard's user into the group that owns it: usermod -aG {group_} USER"
+
+
+def _line(name: str, line: Line, chips: list[gpio.Chip]) -> Finding:
+    if not line.chip:
+        return Finding(name, None, "this board has none")
+    if not chips:
+        return Finding(name, False, f"no chip is labelled {line.chip}", "is this the board? else write a board.toml with a label above")
+    for found in gpio.lines(chips[0]):
+        if found.name == line.name if line.name else found.offset == line.offset:
+            if found.consumer is None:
+                return Finding(name, True, f"{line}: free")
+            ours = found.consumer == f"qsafp {name}"
+            remedy = "" if ours else "free it, or choose another line in a board.toml of your own"
+            return Finding(name, ours, f'{line}: held by "{found.consumer}"', remedy)
+    return Finding(name, False, f"{line}: there is no such line", "choose another one in a board.toml of your own")

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qsafp board``: what is known, shown and found on this device; what is missing is named with its remedy (HW-13)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qsafp_embedded.cli import main
+from qsafp_embedded.hardware import gpio
+
+FREE = {17: "GPIO17", 22: "GPIO22", 23: "GPIO23", 27: "GPIO27"}
+
+
+class Pi:
+    """A kernel that answers as a Raspberry Pi 5's would; lines without a name but those of the board."""
+
+    def __init__(self) -> None:
+        self.chips = [gpio.Chip(Path("/dev/gpiochip0"), "gpio-brcmstb", 36), gpio.Chip(Path("/dev/gpiochip4"), "pinctrl-rp1", 54)]
+        self.held: dict[str, str] = {}
+
+    def lines(self, chip: gpio.Chip) -> Iterator[gpio.LineInfo]:
+        for i in range(chip.lines):
+            name = FREE.get(i, "") if chip.label == "pinctrl-rp1" else ""
+            yield gpio.LineInfo(i, name, self.held.get(name))
+
+
+@pytest.fixture
+def pi(monkeypatch: pytest.MonkeyPatch) -> Pi:
+    made = Pi()
+    monkeypatch.setattr(gpio, "chips", lambda: made.chips)
+    monkeypatch.setattr(gpio, "lines", made.lines)
+    return made
+
+
+def check(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, dict[str, object]]]:
+    code = main(["board", "check", "--json", *words])
+    return code, {f["what"]: f for f in json.loads(capsys.readouterr().out)}
+
+
+def test_boards_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["board", "list"]) == 0
+    assert "raspberry_pi_5         Raspberry Pi 5 (never)" in capsys.readouterr().out
+    assert main(["board", "show", "raspberry_pi_5"]) == 0
+    assert "LEASE_VALID   pinctrl-rp1 GPIO17" in capsys.readouterr().out
+    assert main(["board", "show", "simulated"]) == 0
+    assert "no real line" in capsys.readouterr().out
+    assert main(["board", "show", "rasberry_pi_5"]) == 1
+    assert 'the nearest is "raspberry_pi_5"' in capsys.readouterr().err
+
+
+def test_a_board_with_its_lines_free_is_well(pi: Pi, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = check(capsys, "raspberry_pi_5")
+    assert code == 0
+    assert found["LEASE_VALID"]["seen"] == "pinctrl-rp1 GPIO17: free"
+    assert found["gpiochip0"]["ok"] is None
+
+
+def test_a_line_of_ours_is_well_and_one_of_others_names_them(pi: Pi, capsys: pytest.CaptureFixture[str]) -> None:
+    pi.held = {"GPIO17": "qsafp LEASE_VALID", "GPIO27": "fan"}
+    code, found = check(capsys, "raspberry_pi_5")
+    assert code == 1
+    assert found["LEASE_VALID"]["ok"] is True
+    assert (found["FAILSAFE"]["ok"], found["FAILSAFE"]["seen"]) == (False, 'pinctrl-rp1 GPIO27: held by "fan"')
+
+
+def test_our_lease_valid_on_the_line_of_another_is_no_good(pi: Pi, capsys: pytest.CaptureFixture[str]) -> None:
+    pi.held = {"GPIO27": "qsafp LEASE_VALID"}
+    assert check(capsys, "raspberry_pi_5")[0] == 1
+
+
+def test_another_board_is_told_from_this(pi: Pi, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = check(capsys, "raspberry_pi_4")
+    assert code == 1
+    assert found["LEASE_VALID"]["seen"] == "no chip is labelled pinctrl-bcm2711"
+
+
+def test_a_line_that_is_not_there_is_named(pi: Pi, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('title = "t"\nproven = "never"\nchip = "pinctrl-rp1"\n[lines]\nLEASE_VALID = { offset = 54 }\n')
+    code, found = check(capsys, str(mine))
+    assert code == 1
+    assert found["LEASE_VALID"]["seen"] == "pinctrl-rp1 line 54: there is no such line"
+    assert found["FAILSAFE"]["ok"] is None
+
+
+def test_a_chip_that_may_not_be_opened_names_the_group(pi: Pi, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "gpiochip4"
+    path.touch()
+    pi.chips = [gpio.Chip(path, trouble="Permission denied")]
+    code, found = check(capsys, "raspberry_pi_5")
+    assert code == 1
+    assert path.group() in str(found["gpiochip4"]["remedy"]) or "udev" in str(found["gpiochip4"]["remedy"])
+
+
+def test_no_chip_at_all_is_one_finding(pi: Pi, capsys: pytest.CaptureFixture[str]) -> None:
+    pi.chips = []
+    code, found = check(capsys, "raspberry_pi_5")
+    assert (code, list(found)) == (1, ["chips"])
+
+
+def test_what_is_no_chip_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gpio, "DEV", tmp_path)
+    (tmp_path / "gpiochip10").write_bytes(b"no device")
+    (tmp_path / "gpiochip9").mkdir()
+    nine, ten = gpio.chips()
+    assert (nine.path.name, ten.path.name) == ("gpiochip9", "gpiochip10")
+    assert nine.trouble == os.strerror(21)
+    assert ten.trouble
