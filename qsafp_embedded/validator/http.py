@@ -14,7 +14,7 @@ from aiohttp import StreamReader, http, web
 
 from ..errors import FormatError, StoreError
 from ..tls import key_of_certificate
-from . import messages, pages
+from . import messages, openapi, pages
 from .service import NotKnown, Service
 
 __all__ = ["BODY_MAX", "Face", "serve"]
@@ -114,7 +114,7 @@ class Face:
         return web.Response(text=pages.metrics(self.service), content_type="text/plain")
 
     async def _openapi(self, request: web.BaseRequest) -> web.Response:
-        return _json(pages.OPENAPI)
+        return _json(openapi.OPENAPI)
 
 
 def _limited(

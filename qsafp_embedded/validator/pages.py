@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a validator shows of itself: devices, health, metrics (Prometheus text), its OpenAPI document."""
+"""What a validator shows of itself: devices, health, metrics (Prometheus text)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from .._tables import Reason, Refusal
 from .service import Service
 
-__all__ = ["OPENAPI", "decisions", "devices", "health", "metrics", "pending"]
+__all__ = ["decisions", "devices", "health", "metrics", "pending"]
 
 
 def health(service: Service) -> dict[str, Any]:
@@ -95,36 +95,3 @@ def metrics(service: Service) -> str:
     for name, value in gauges.items():
         lines += [f"# TYPE qsafp_validator_{name} gauge", f"qsafp_validator_{name} {value}"]
     return "\n".join(lines) + "\n"
-
-
-def _operation(summary: str, answers: dict[str, str], *, body: str | None = None) -> dict[str, Any]:
-    out: dict[str, Any] = {"summary": summary, "responses": {code: {"description": text} for code, text in answers.items()}}
-    if body:
-        out["requestBody"] = {"required": True, "content": {body: {"schema": {"type": "string", "format": "binary"}}}}
-    return out
-
-
-_POLL = _operation("wait up to 25 s for a revocation", {"200": "signed revocation, or refusal STATE_BEHIND", "204": "none came"})
-_POLL["parameters"] = [
-    {"name": "ueid", "in": "query", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{66}$"}},
-    {"name": "serial", "in": "query", "required": True, "schema": {"type": "integer", "minimum": 0}},
-]
-_REFUSED = {"400": "no valid form; JSON", "403": "unknown relay or device, or not signed by it; JSON", "503": "the store failed; JSON"}
-
-OPENAPI: dict[str, Any] = {
-    "openapi": "3.1.0",
-    "info": {"title": "qsafp_embedded validator", "version": "1", "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
-    "paths": {
-        "/v1/renew": {
-            "post": _operation("decide on a lease request", {"200": "signatures, or a signed refusal", **_REFUSED}, body="application/cbor")
-        },
-        "/v1/lease": {"post": _operation("show the lease that runs", {"204": "taken note of", **_REFUSED}, body="application/cbor")},
-        "/v1/revocation": {"get": _POLL},
-        "/v1/messages": {
-            "post": _operation("OC-1 message: register, renew, status, shutdown", {"200": "JSON", **_REFUSED}, body="application/json")
-        },
-        "/v1/devices": {"get": _operation("list registered devices", {"200": "JSON"})},
-        "/healthz": {"get": _operation("tell whether it works", {"200": "JSON", "503": "the store failed; JSON"})},
-        "/metrics": {"get": _operation("counters", {"200": "Prometheus text"})},
-    },
-}
