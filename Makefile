@@ -59,6 +59,7 @@ scenarios: setup ## every scenario: real guard, agent and validators, attacked
 
 test: setup ## all of it: C tests, cross checks and budget, lint, Python tests, rules
 	$(PY) tools/tables.py --check
+	$(PY) tools/wiring.py --check
 	$(MAKE) --no-print-directory test-c
 	$(MAKE) --no-print-directory cross
 	$(PY) tools/check_c.py fuzz --seconds 60
