@@ -7,6 +7,8 @@ import dataclasses
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from qsafp_embedded._tables import Phase, Refusal
 from qsafp_embedded.cli import main
 from qsafp_embedded.errors import AuditError, FormatError, StoreError
 from qsafp_embedded.scenarios.stage import Stage
+
+CDDL = Path(__file__).resolve().parents[2] / "docs/formats.cddl"
 
 
 def entry(raw: bytes, digest: bytes | None = None) -> bytes:
@@ -70,6 +74,9 @@ def test_every_piece_is_listed_with_its_record_and_its_signers(stage: Stage, cap
     export = cbor_loads((tmp_path / "all.cbor").read_bytes())
     assert export[1] == stage.status().log_id
     assert [sha256(raw).hex() for raw in export[2]] == [p["hash"] for p in pieces]
+    zcbor = [str(Path(sys.executable).parent / "zcbor"), "validate", "-c", str(CDDL), "-t", "evidence-export", "--input-as", "cbor"]
+    done = subprocess.run([*zcbor, "-i", str(tmp_path / "all.cbor")], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-300:]
     assert "never overwrites" in said(stage, capsys, "--out", str(tmp_path / "all.cbor"), status=1)
     lines = said(stage, capsys, "--last", "1").splitlines()
     assert len(lines) == 3
