@@ -75,7 +75,8 @@ def test_every_piece_is_listed_with_its_record_and_its_signers(stage: Stage, cap
     assert export[1] == stage.status().log_id
     assert [sha256(raw).hex() for raw in export[2]] == [p["hash"] for p in pieces]
     zcbor = [str(Path(sys.executable).parent / "zcbor"), "validate", "-c", str(CDDL), "-t", "evidence-export", "--input-as", "cbor"]
-    done = subprocess.run([*zcbor, "-i", str(tmp_path / "all.cbor")], capture_output=True, timeout=60, check=False)
+    data = (tmp_path / "all.cbor").read_bytes()
+    done = subprocess.run([*zcbor, "-i", "-"], input=data, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-300:]
     assert "never overwrites" in said(stage, capsys, "--out", str(tmp_path / "all.cbor"), status=1)
     lines = said(stage, capsys, "--last", "1").splitlines()
