@@ -497,10 +497,13 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
         o.policy_ms[i] = d["policy_ms"][i]
     o.duration_ms, o.stale_after_ms, o.tick_ms, o.drain_ms = d["duration_ms"], d["stale_after_ms"], d["tick_ms"], d["drain_ms"]
     o.level, o.linger_ms, o.evidence_max, o.agent_uid = d["level"], d["linger_ms"], d["evidence_max"], d["agent_uid"]
-    o.degrade = d["degrade"]
+    o.degrade, o.watchdog_s = d["degrade"], d["watchdog_s"]
     strings = [d["run_dir"].encode(), d["state_dir"].encode(), d["sodium"].encode(), d["board"].encode(), d["set"]]
     o.run_dir, o.state_dir, o.sodium, o.board, o.set_doc = strings
     o.set_len = len(strings[4])
+    if d["watchdog"]:
+        strings.append(d["watchdog"].encode())
+        o.watchdog = <bytes> strings[len(strings) - 1]
     for i, (chip, name, offset, flags) in enumerate(d["lines"][:c.LINES]):
         strings += [chip.encode(), name.encode()]
         o.lines[i].offset, o.lines[i].flags = offset, flags

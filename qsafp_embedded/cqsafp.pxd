@@ -155,6 +155,7 @@ cdef extern from "guard.h" nogil:
         const char *sodium
         const char *board
         qsafp_line_spec_t lines[LINES]
+        const char *watchdog
         const uint8_t *set_doc
         size_t set_len
         uint8_t ueid[33]
@@ -172,6 +173,7 @@ cdef extern from "guard.h" nogil:
         uint64_t evidence_max
         uint64_t degrade
         uint32_t agent_uid
+        uint32_t watchdog_s
     int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t *log_id, char *why, size_t why_len)
     int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
 

@@ -206,6 +206,7 @@ host_t *host_new(const qsafp_guard_options_t *o, char *why, size_t why_len)
     h->why_len = why_len;
     store_t *s = &h->store;
     s->ring_fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
+    h->watchdog.fd = h->watchdog.file = -1;
     h->page_fd = h->gate_fd = h->ctl_fd = h->epoll_fd = h->signal_fd = h->deadline_event = h->service_event = -1;
     pthread_mutexattr_t inherit;
     pthread_mutexattr_init(&inherit);
@@ -342,13 +343,14 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
     sigaddset(&mask, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &mask, &was);
     (void)setpriority(PRIO_PROCESS, 0, NICE); /* where permitted, threads to come included: a denial does not queue behind others' work */
-    int err = host_start(h, pins_start) || serve_open(h) || start_deadline(h) ? -1 : 0;
+    int err = host_start(h, pins_start) || serve_open(h) || start_deadline(h) || watchdog_start(h) ? -1 : 0;
     if (!err) {
         h->locked = mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
         bool spared = spare_us();
-        printf("guard: serving %s, board %s%s, %s counter, FIFO %s, memory locked %s, spared by the OOM killer %s\n", o->run_dir, o->board,
+        printf("guard: serving %s, board %s%s, %s counter, FIFO %s, memory locked %s, spared by the OOM killer %s, watchdog %s\n", o->run_dir, o->board,
                strcmp(o->board, "simulated") ? "" : " (SIMULATED PINS)", h->counter_hz ? "CPU" : "no CPU", h->fifo ? "yes" : "no",
-               h->locked ? "yes" : "no", spared ? "yes" : "no");
+               h->locked ? "yes" : "no", spared ? "yes" : "no",
+               h->watchdog.fd >= 0 ? o->watchdog : "none");
         fflush(stdout);
         notify("READY=1");
         err = serve(h);
@@ -356,6 +358,7 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
         serve_close(h);
     }
     host_stop(h);
+    watchdog_stop(h);
     pins_stop(h);
     host_free(h);
     pthread_sigmask(SIG_SETMASK, &was, 0);

@@ -43,6 +43,8 @@ typedef struct {
 
 typedef struct { pins_shared_t *s; int wake; pid_t holder; bool asked; uint64_t asked_serial; } pins_t; /* asked: LEASE_RENEW, while that lease ran */
 
+typedef struct { int fd, file; uint64_t saves; uint32_t resets; pthread_t thread; } watchdog_t; /* fd: armed while >= 0; the rest is its thread's */
+
 typedef struct {
     int (*verify)(const unsigned char *sig, const unsigned char *m, unsigned long long n, const unsigned char *pk);
     int (*sign)(unsigned char *sig, unsigned long long *siglen, const unsigned char *m, unsigned long long n, const unsigned char *sk);
@@ -86,6 +88,7 @@ typedef struct host {
     uint64_t told_serial; uint16_t told; /* equivocators on record for this request */
     store_t store;
     pins_t pins;
+    watchdog_t watchdog;
     sodium_t sodium;
     uint64_t counter_hz;
     int page_fd, deadline_event, service_event, gate_fd, ctl_fd, signal_fd, epoll_fd;
@@ -168,6 +171,10 @@ void show_renew(const host_t *h, client_t *c, const uint8_t *f);
 void after_put(host_t *h, const client_t *c, const uint8_t *f, size_t len, size_t n);
 /* explain.c */
 int explain(host_t *h, int err);
+/* watchdog.c */
+int watchdog_start(host_t *h);
+void watchdog_stop(host_t *h);
+
 /* notify.c */
 void notify(const char *text);
 uint64_t watchdog_ns(void);

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def add(commands: Commands) -> None:
 
 def examine(home: Home) -> Iterator[Finding]:
     """Yield all findings, good ones too; what cannot be looked at is a finding as well."""
-    for look in (_files, _configs, _set, _guard, _agent, _validators, _host):
+    for look in (_files, _configs, _set, _guard, _agent, _validators, _watchdog, _host):
         try:
             yield from look(home)
         except (QsafpError, OSError) as why:
@@ -136,6 +137,38 @@ def _host(home: Home) -> Iterator[Finding]:
         name = source.read_text().strip()
         reads = "the CPU counter" if name in ("tsc", "arch_sys_counter") else "CLOCK_BOOTTIME"
         yield Finding("clock", True, f"{name}: the gate reads {reads}")
+
+
+def _watchdog(home: Home) -> Iterator[Finding]:
+    config = guard.load(home.guard_toml)
+    device = config.values["watchdog"]
+    if not device and config.board.simulated:
+        return
+    if not device:
+        yield Finding("watchdog", None, "none: a board that hangs stays as it hung", 'watchdog = "/dev/watchdog0" in guard.toml')
+        return
+    if not Path(device).is_char_device():
+        yield Finding("watchdog", False, f"{device} is no device here", "load its driver, or correct guard.toml")
+        return
+    theirs = _manager_watchdog()
+    yield Finding(
+        "watchdog",
+        not theirs,
+        f"systemd has a watchdog too (RuntimeWatchdogUSec={theirs})" if theirs else f"{device}: the guard's",
+        "RuntimeWatchdogSec=off in /etc/systemd/system.conf, then systemctl daemon-reexec" if theirs else "",
+    )
+
+
+def _manager_watchdog() -> str:
+    """Systemd's own setting; empty if it is off, or there is no systemd."""
+    try:
+        done = subprocess.run(
+            ["systemctl", "show", "--value", "--property=RuntimeWatchdogUSec"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    said = done.stdout.strip()
+    return "" if said in ("0", "off", "infinity") else said
 
 
 def _run(args: argparse.Namespace) -> int:

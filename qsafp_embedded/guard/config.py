@@ -39,6 +39,8 @@ DEFAULTS: dict[str, Any] = {
     "evidence_mb": 64,
     "on_log_full": "close",  # or "degrade(n)": go on while at most n records wait for the disk or were lost, each counted on record
     "board": "simulated",  # a name that `qsafp board list` knows, or the path of a board.toml
+    "watchdog": "",  # such as /dev/watchdog0: fed while the deadline is kept; the board is reset when it is not
+    "watchdog_s": 15,
     "level": 1,  # isolation level the guard claims (requirements CD-5)
     "agent_uid": -1,  # who may use ctl.sock beside root and the guard's own user
 }
@@ -69,7 +71,7 @@ class GuardConfig:
             "evidence_max": v["evidence_mb"] << 20,
             "degrade": _degrade(v["on_log_full"], "guard.toml"),
             "agent_uid": uid,
-            **{k: v[k] for k in ("duration_ms", "stale_after_ms", "tick_ms", "drain_ms", "level", "linger_ms")},
+            **{k: v[k] for k in ("duration_ms", "stale_after_ms", "tick_ms", "drain_ms", "level", "linger_ms", "watchdog", "watchdog_s")},
         }
 
 
@@ -101,6 +103,7 @@ def _limits(v: dict[str, Any], where: str) -> None:
         ("drain_ms", 0, 60_000),
         ("linger_ms", 0, 1 << 40),
         ("evidence_mb", 1, 1 << 20),
+        ("watchdog_s", max(2, v["stale_after_ms"] * 2 // 1000), 3600),
         ("level", 0, 6),
     )
     for key, low, high in rules:

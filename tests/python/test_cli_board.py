@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from qsafp_embedded.cli import main
+from qsafp_embedded.cli import doctor, main
+from qsafp_embedded.cli.common import Home
 from qsafp_embedded.hardware import gpio
 
 FREE = {17: "GPIO17", 22: "GPIO22", 23: "GPIO23", 27: "GPIO27"}
@@ -111,3 +112,34 @@ def test_what_is_no_chip_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert (nine.path.name, ten.path.name) == ("gpiochip9", "gpiochip10")
     assert nine.trouble == os.strerror(21)
     assert ten.trouble
+
+
+# ---- the watchdog ----
+
+
+def watchdog_finding(root: Path, device: str) -> doctor.Finding:
+    home = Home(root)
+    home.guard_toml.parent.mkdir(parents=True, exist_ok=True)
+    home.guard_toml.write_text(f'run_dir = "r"\nstate_dir = "s"\nmodel_hash = "{"0" * 64}"\nwatchdog = "{device}"\nboard = "raspberry_pi_5"\n')
+    (found,) = doctor._watchdog(home)
+    return found
+
+
+def test_a_watchdog_that_systemd_feeds_as_well_is_a_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text("#!/bin/sh\necho 30s\n")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = watchdog_finding(tmp_path, "/dev/null")
+    assert (found.ok, "30s" in found.seen, "RuntimeWatchdogSec=off" in found.remedy) == (False, True, True)
+    systemctl.write_text("#!/bin/sh\necho 0\n")
+    assert watchdog_finding(tmp_path, "/dev/null").ok is True
+    systemctl.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))  # no systemd at all
+    assert watchdog_finding(tmp_path, "/dev/null").ok is True
+
+
+def test_a_watchdog_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert watchdog_finding(tmp_path, "").ok is None
+    found = watchdog_finding(tmp_path, "/dev/watchdog77")
+    assert (found.ok, found.seen) == (False, "/dev/watchdog77 is no device here")
