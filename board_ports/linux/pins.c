@@ -25,20 +25,32 @@
 #include "host.h"
 
 enum { PULSE_NS = 200000000, PERIOD_NS = 2000000000 };
+enum { DEAD_TRIES = 4 };                /* some 150 ms of a line that does not obey */
+enum { HEARD_PRESS = 0, HEARD_DEAD = 1 }; /* what the holder tells the guard, a byte each */
 enum { DEBOUNCE_NS = 20000000, PRESS_NS = 1000000000 };
 
 /* LEASE_RENEW.  moving: edges came, and until `quiet_ns` those that follow wait unread. */
 typedef struct { int fd, level; bool moving; uint64_t quiet_ns, pressed_ns; } input_t;
-typedef struct { const qsafp_lines_t *lines; void *ctx; pins_shared_t *s; int sock; bool alive; int level[LINES]; uint64_t failsafe_since, dead_since; input_t in; } holder_t;
+typedef struct { const qsafp_lines_t *lines; void *ctx; pins_shared_t *s; int sock; bool alive; int level[LINES]; unsigned misses[LINES]; uint64_t failsafe_since, dead_since; input_t in; } holder_t;
 
 static bool simulated(const host_t *h) { return strcmp(h->o->board, "simulated") == 0; }
 
 static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 
+/* A guard that is gone, or that reads nothing, is not waited for. */
+static void say(const holder_t *o, uint8_t what) { (void)!send(o->sock, &what, 1, MSG_DONTWAIT | MSG_NOSIGNAL); }
+
+/* Tried again at every turn; a line that never obeys is a fail-safe of the guard's (I4: nothing else may say that all is well). */
 static void set(holder_t *o, qsafp_line_t line, int level)
 {
-    if (o->level[line] != level && o->lines->drive(o->ctx, line, level) == 0)
+    if (o->level[line] == level)
+        return;
+    if (o->lines->drive(o->ctx, line, level) == 0) {
         o->level[line] = level;
+        o->misses[line] = 0;
+    } else if (++o->misses[line] == DEAD_TRIES) {
+        say(o, HEARD_DEAD);
+    }
 }
 
 /* Drives everything; returns ms until something changes by itself. */
@@ -81,7 +93,7 @@ static void listen_to(holder_t *o)
     if (!press)
         return;
     in->pressed_ns = now;
-    (void)!send(o->sock, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL); /* a guard that is gone, or that reads nothing, is not waited for */
+    say(o, HEARD_PRESS);
 }
 
 /* Until the guard says something, the input moves, or `wait` ms are over. */
@@ -232,15 +244,21 @@ int pin_req(void *ctx)
     return want(h, &h->pins.s->req, get(&h->pins.s->req) ^ 1u);
 }
 
-/* Service thread, once `wake` turned readable: LEASE_RENEW was pressed.  False: the holder is gone. */
+/* Service thread, once `wake` turned readable: LEASE_RENEW was pressed, or a line is dead.  False: the holder is gone. */
 bool pins_heard(host_t *h)
 {
     uint8_t bytes[16];
     ssize_t n = read(h->pins.wake, bytes, sizeof bytes);
     if (n <= 0)
         return n < 0 && (errno == EAGAIN || errno == EINTR);
-    h->pins.asked = true;
-    h->pins.asked_serial = h->q.lease.serial;
+    if (memchr(bytes, HEARD_PRESS, (size_t)n)) {
+        h->pins.asked = true;
+        h->pins.asked_serial = h->q.lease.serial;
+    }
+    if (memchr(bytes, HEARD_DEAD, (size_t)n)) {
+        fprintf(stderr, "guard: a line of board %s cannot be driven: stopped; see qsafp board check\n", h->o->board);
+        qsafp_trip(&h->q, QSAFP_REASON_ANOMALY);
+    }
     return true;
 }
 

@@ -33,6 +33,8 @@ static void *claim(const qsafp_guard_options_t *o, char *why, size_t why_len)
 static int drive_line(void *ctx, qsafp_line_t line, int to)
 {
     (void)ctx;
+    if (__atomic_load_n(&level[LINES + 1], __ATOMIC_SEQ_CST)) /* the chip is gone */
+        return -1;
     __atomic_store_n(&level[line], (uint32_t)to, __ATOMIC_SEQ_CST);
     return 0;
 }
@@ -259,6 +261,27 @@ static void a_board_says_why_its_lines_cannot_be_had(const qsafp_guard_options_t
     CHECK(pins_start(&h) < 0 && strcmp(why, "pins: no chip c") == 0);
 }
 
+static unsigned tripped;
+void qsafp_trip(qsafp_t *q, qsafp_reason_t reason)
+{
+    (void)q;
+    tripped += reason == QSAFP_REASON_ANOMALY;
+}
+
+static void a_line_that_does_not_obey_stops_the_device_once(host_t *h)
+{
+    struct pollfd p = {.fd = h->pins.wake, .events = POLLIN};
+    __atomic_store_n(&level[LINES + 1], 1, __ATOMIC_SEQ_CST);
+    CHECK(pin_lease_valid(h, 0) == 0);
+    CHECK(poll(&p, 1, 20000) == 1);
+    CHECK(pins_heard(h) && tripped == 1 && !pins_renew_wanted(h));
+    CHECK(get(&level[LINE_LEASE_VALID]) == 1);
+    __atomic_store_n(&level[LINES + 1], 0, __ATOMIC_SEQ_CST);
+    CHECK(becomes(LINE_LEASE_VALID, 0)); /* it was tried again all the time */
+    CHECK(pin_lease_valid(h, 1) == 0 && becomes(LINE_LEASE_VALID, 1));
+    CHECK(poll(&p, 1, 0) == 0 && tripped == 1);
+}
+
 int main(void)
 {
     static char why[200];
@@ -277,6 +300,7 @@ int main(void)
     CHECK(pins_start(&h) == 0);
     CHECK(pin_failsafe(&h, 0) == 0 && pin_lease_valid(&h, 1) == 0);
     CHECK(becomes(LINE_LEASE_VALID, 1));
+    a_line_that_does_not_obey_stops_the_device_once(&h);
     a_press_asks_once_and_until_a_lease_comes(&h);
     bounces_are_one_press_and_a_glitch_is_none(&h);
     I4_a_storm_of_edges_costs_little_and_moves_no_output(&h);
