@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Prepare this clone.  bootstrap.sh setup: what building needs, then .venv.  bootstrap.sh cross: the optional compilers of `make test`.
+# bootstrap.sh boards: what `make boards` needs.
 # As root on Debian it installs what is missing; otherwise it prints the one line that does, and setup stops.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +26,17 @@ missing_for_cross() {
     have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
     have riscv64-linux-gnu-gcc || echo gcc-riscv64-linux-gnu
     have qemu-aarch64 || { echo qemu-user; echo libc6-dev-arm64-cross; } # runs the ARMv8 SHA-256
+}
+
+missing_for_boards() {
+    have qemu-system-aarch64 && have qemu-system-arm || echo qemu-system-arm
+    have qemu-img || echo qemu-utils
+    PATH=$PATH:/usr/sbin:/sbin have mke2fs || echo e2fsprogs
+    PATH=$PATH:/usr/sbin:/sbin have depmod || echo kmod
+    have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
+    have arm-linux-gnueabihf-gcc || echo gcc-arm-linux-gnueabihf
+    [ -e /usr/aarch64-linux-gnu/include/stdlib.h ] || echo libc6-dev-arm64-cross
+    [ -e /usr/arm-linux-gnueabihf/include/stdlib.h ] || echo libc6-dev-armhf-cross
 }
 
 install() {
@@ -66,8 +78,24 @@ cross() {
     fi
 }
 
+boards() {
+    local missing
+    missing=$(missing_for_boards | tr '\n' ' ')
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" -eq 0 ] && have apt-get; then
+        echo "installing with apt-get: $missing"
+        # shellcheck disable=SC2086
+        install $missing
+    else
+        echo "Missing: $missing. Run this, then make boards again:" >&2
+        echo "  sudo apt-get install -y --no-install-recommends $missing" >&2
+        exit 1
+    fi
+}
+
 case "${1:-setup}" in
 setup) setup ;;
 cross) cross ;;
-*) echo "usage: $0 setup|cross" >&2; exit 2 ;;
+boards) boards ;;
+*) echo "usage: $0 setup|cross|boards" >&2; exit 2 ;;
 esac

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The emulated boards as data: processor, kernel package, QEMU words, kernel modules and ports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["ARCHES", "BOARDS", "Arch", "Board"]
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A processor: Debian's name, the wheel's, the compiler's triplet, QEMU's program, and what the guest's Python gets from Debian.
+
+    ``from_debian`` names Python packages without a wheel for this processor, with Debian's package of each.
+    """
+
+    debian: str
+    machine: str
+    triplet: str
+    qemu: str
+    kernel_file: str
+    from_debian: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Board:
+    """One emulated board.
+
+    ``modules`` are loaded by the initramfs in this order, each after what it needs; ``carried`` only lie on the disk for modprobe.
+    In ``qemu``, ``disk`` is the id of the drive, ``net`` of the user network, ``cmd`` of the command channel.  A board whose network or
+    channel is on the chip gives ``nic`` or ``second_serial`` instead.  ``trace`` are events of QEMU to record, ``outside`` the class of
+    outside.py that sees and drives the lines.
+    """
+
+    name: str
+    arch: Arch
+    kernel: str
+    qemu: tuple[str, ...]
+    console: str
+    channel: str
+    root: str
+    modules: tuple[str, ...]
+    carried: tuple[str, ...] = ()
+    dtb: str | None = None
+    drive: str = "if=none,id=disk"
+    nic: str = ""
+    second_serial: bool = False
+    interface: str = "eth0"
+    trace: tuple[str, ...] = ()
+    outside: str = "pl061"
+    checks: tuple[str, ...] = ("check_boot.py", "check_lines.py", "check_lease.py")
+    boot_s: float = 180.0
+
+
+ARCHES = {
+    a.debian: a
+    for a in (
+        Arch("arm64", "aarch64", "aarch64-linux-gnu", "qemu-system-aarch64", "vmlinuz"),
+        Arch(
+            "armhf",
+            "armv7l",
+            "arm-linux-gnueabihf",
+            "qemu-system-arm",
+            "vmlinuz",
+            {"pynacl": "python3-nacl", "cffi": "python3-cffi-backend", "pycparser": "python3-pycparser"},
+        ),
+    )
+}
+
+VIRTIO = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4")
+
+BOARDS = {
+    b.name: b
+    for b in (
+        Board(
+            "virt_aarch64_linux",
+            ARCHES["arm64"],
+            "linux-image-arm64",
+            (
+                *("-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "512"),
+                *("-device", "virtio-blk-pci,drive=disk", "-device", "virtio-net-pci,netdev=net,romfile="),
+                *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=cmd"),
+            ),
+            console="ttyAMA0",
+            channel="/dev/hvc0",
+            root="/dev/vda",
+            modules=VIRTIO,
+            carried=("i6300esb", "9pnet_virtio", "9p"),
+            trace=("pl061_set_output",),
+        ),
+    )
+}

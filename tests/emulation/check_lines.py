@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines that board.toml names are what the kernel and the outside world see."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from machine import Machine, wait_for
+from outside import Lines
+
+from qsafp_embedded.hardware.board import Board, Line
+
+TOOL = "python3 -S /etc/board/lines.py"
+
+
+def chip_of(machine: Machine, line: Line) -> str:
+    """The device file of the chip with this label."""
+    rows = [row.split() for row in machine.sh(f"{TOOL} list").splitlines()]
+    (found,) = [path for path, label, *_ in rows if label == line.chip]
+    return found
+
+
+def test_an_output_is_seen_outside(machine: Machine, lines: Lines, wiring: Board) -> None:
+    line = wiring.lines[0]
+
+    def at(level: int) -> bool:
+        return lines.level(line.offset) == level
+
+    pid = machine.spawn(f"{TOOL} drive {chip_of(machine, line)} {line.offset} /run/told", "/run/drive.log")
+    try:
+        machine.until("test -p /run/told", "the line is owned", pid=pid)
+        for level in (1, 0, 1, 0):
+            machine.sh(f"echo {level} > /run/told")
+            wait_for(partial(at, level), f"LEASE_VALID at {level} outside")
+    finally:
+        machine.sh(f"kill {pid}; rm -f /run/told")
+
+
+def test_an_input_is_seen_inside(machine: Machine, lines: Lines, wiring: Board) -> None:
+    line = wiring.lines[3]
+    lines.drive(line.offset, 0)
+    pid = machine.spawn(f"{TOOL} watch {chip_of(machine, line)} {line.offset}", "/run/watch.log")
+
+    def seen() -> list[str]:
+        return [row.split()[0] for row in machine.sh("cat /run/watch.log").splitlines()]
+
+    try:
+        machine.until("grep -q ready /run/watch.log", "the line is watched", pid=pid)
+        want = ["ready"]
+        for level, edge in ((1, "rising"), (0, "falling"), (1, "rising"), (0, "falling")):
+            lines.drive(line.offset, level)
+            want.append(edge)
+            wait_for(lambda: len(seen()) == len(want), f"{edge} edge inside")
+        assert seen() == want
+    finally:
+        machine.sh(f"kill {pid}")

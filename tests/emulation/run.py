@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``make boards``: boot emulated Linux boards and check them from outside.
+
+Writes build/boards/<board>.xml (JUnit) and, in build/boards/<board>/, what console, guest, QEMU and validators said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+from boards import BOARDS, Board
+from debian import ImageError
+from image import OUT, make
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+LIMIT_S = 1800  # for the checks of one board; none takes a tenth of it on a quiet host
+TOOLS = ("qemu-img", "dpkg-deb", "apt-get", "mke2fs", "depmod")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a board: checks that passed, failed and were skipped, seconds for image and checks, one line for people."""
+
+    name: str
+    state: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    image_s: float = 0.0
+    checks_s: float = 0.0
+    text: str = ""
+
+    @property
+    def good(self) -> bool:
+        """True if it ran and nothing failed or was left out, or if it was left out on the user's word."""
+        return self.state in ("passed", "left out")
+
+
+def say(board: str, text: str) -> None:
+    """One line of progress."""
+    print(f"{time.strftime('%H:%M:%S')}  {board:<20} {text}", flush=True)
+
+
+def absent(board: Board) -> list[str]:
+    """Programs of this host that the board needs and that are not there."""
+    return [t for t in (*TOOLS, board.arch.qemu, f"{board.arch.triplet}-gcc") if shutil.which(t) is None]
+
+
+def write_failure(board: str, kind: str, text: str) -> None:
+    """A JUnit file for a board whose checks never started."""
+    suite = ET.Element("testsuite", name=board, tests="1", failures="0", errors="1", skipped="0")
+    ET.SubElement(ET.SubElement(suite, "testcase", classname=board, name=kind), "error", message=text.splitlines()[0]).text = text
+    ET.ElementTree(suite).write(OUT / f"{board}.xml", encoding="unicode")
+
+
+def check(board: Board) -> tuple[int, bool]:
+    """Run the checks in a process of their own; its exit code, and whether it had to be killed."""
+    # Should pytest be killed, QEMU and the validators end with it: they die with their parent.
+    words = [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=short", "-p", "no:cacheprovider", "-o", "pythonpath=tests/emulation"]
+    words += ["-o", f"junit_suite_name={board.name}", f"--junitxml={OUT / board.name}.xml", *(str(HERE / c) for c in board.checks)]
+    with (OUT / board.name / "checks.txt").open("wb") as log:
+        env = {**os.environ, "QSAFP_BOARD": board.name}
+        child = subprocess.Popen(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            return child.wait(timeout=LIMIT_S), False
+        except subprocess.TimeoutExpired:
+            return -1, True
+        finally:
+            end(child)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Interrupt the checks, so that they clean up; kill them if they do not."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def counts(board: str) -> tuple[int, int, int, list[str]]:
+    """Passed, failed and skipped checks of a JUnit file, and the names of what did not pass."""
+    cases = list(ET.parse(OUT / f"{board}.xml").iter("testcase"))
+    failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+    skipped = [c for c in cases if c.find("skipped") is not None]
+    names = [f"{c.get('classname', '').rpartition('.')[2]}::{c.get('name')}" for c in failed + skipped]
+    return len(cases) - len(failed) - len(skipped), len(failed), len(skipped), names
+
+
+def run_board(board: Board) -> Outcome:
+    """Make the image, run the checks."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"{board.name}.xml").unlink(missing_ok=True)
+    if missing := absent(board):
+        text = f"not on this host: {', '.join(missing)}; run tools/bootstrap.sh boards"
+        write_failure(board.name, "tools", text)
+        return Outcome(board.name, "failed", failed=1, text=text)
+    began = time.monotonic()
+    try:
+        make(board, lambda text: say(board.name, text))
+    except ImageError as why:
+        write_failure(board.name, "image", str(why))
+        return Outcome(board.name, "failed", failed=1, image_s=time.monotonic() - began, text=str(why).splitlines()[0])
+    image_s = time.monotonic() - began
+    say(board.name, f"image ready after {image_s:.0f} s; {len(board.checks)} files of checks")
+    began = time.monotonic()
+    code, killed = check(board)
+    checks_s = time.monotonic() - began
+    if not (OUT / f"{board.name}.xml").exists():
+        text = f"no end within {LIMIT_S} s" if killed else f"pytest ended with {code}"
+        write_failure(board.name, "checks", text)
+    passed, failed, skipped, names = counts(board.name)
+    good = code == 0 and passed > 0 and not failed and not skipped
+    text = "" if good else f"{', '.join(names[:3])}; see {(OUT / board.name / 'checks.txt').relative_to(ROOT)}"
+    return Outcome(board.name, "passed" if good else "failed", passed, failed, skipped, image_s, checks_s, text)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """The result of all boards for people."""
+    rows = [f"\n{'board':<22}{'result':<10}{'passed':>7}{'failed':>7}{'skipped':>8}{'image, s':>10}{'checks, s':>10}"]
+    for o in outcomes:
+        rows.append(
+            f"{o.name:<22}{o.state:<10}{o.passed:>7}{o.failed:>7}{o.skipped:>8}{o.image_s:>10.1f}{o.checks_s:>10.1f}  {o.text}".rstrip()
+        )
+    return "\n".join(rows)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="make boards",
+        description="Boot emulated Linux boards with Debian's kernels and check them from outside: pins, a lease, a revocation, the log.",
+        epilog="examples:\n  make boards                                # all\n  make boards BOARD=virt_aarch64_linux       # one\n"
+        "  make boards SKIP=ast2600_evb               # all but one: what is left out is named\n"
+        "  .venv/bin/python tests/emulation/run.py --list\n\n"
+        "The first run fetches packages into ~/.cache/qsafp (deleting it makes the next run take the newest); later runs fetch nothing.\n"
+        "A board that cannot run here counts as failed, unless skip names it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("words", nargs="*", metavar="BOARD|skip=BOARD", help="boards to run, by name or names with commas (default: all)")
+    p.add_argument("--list", action="store_true", help="list the boards")
+    return p.parse_args()
+
+
+def chosen(words: list[str]) -> tuple[list[str], set[str]]:
+    """Names of the boards to run, and of those left out.  Exits with the known names when one is not."""
+    skip = {n for w in words if w.startswith("skip=") for n in w[5:].split(",") if n}
+    named = [n for w in words if not w.startswith("skip=") for n in w.split(",") if n]
+    if unknown := sorted((set(named) | skip) - set(BOARDS)):
+        raise SystemExit(f"boards: no board is named {unknown[0]!r}; there are {', '.join(BOARDS)}")
+    return named or list(BOARDS), skip
+
+
+def main() -> int:
+    """Run what was chosen; 0 if every board passed or was left out by name."""
+    args = arguments()
+    if args.list:
+        for b in BOARDS.values():
+            print(f"{b.name:<22}{b.arch.debian:<7}{b.kernel:<20}{', '.join(b.checks)}")
+        return 0
+    names, skip = chosen(args.words)
+    outcomes = []
+    for name in names:
+        found = Outcome(name, "left out", text="skip= named it") if name in skip else run_board(BOARDS[name])
+        say(name, found.state + (f": {found.text}" if found.text else ""))
+        outcomes.append(found)
+    print(table(outcomes))
+    return int(not all(o.good for o in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
