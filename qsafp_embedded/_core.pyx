@@ -497,13 +497,16 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
         o.policy_ms[i] = d["policy_ms"][i]
     o.duration_ms, o.stale_after_ms, o.tick_ms, o.drain_ms = d["duration_ms"], d["stale_after_ms"], d["tick_ms"], d["drain_ms"]
     o.level, o.linger_ms, o.evidence_max, o.agent_uid = d["level"], d["linger_ms"], d["evidence_max"], d["agent_uid"]
-    o.degrade, o.watchdog_s = d["degrade"], d["watchdog_s"]
+    o.degrade, o.watchdog_s, o.uart_baud = d["degrade"], d["watchdog_s"], d["uart_baud"]
     strings = [d["run_dir"].encode(), d["state_dir"].encode(), d["sodium"].encode(), d["board"].encode(), d["set"]]
     o.run_dir, o.state_dir, o.sodium, o.board, o.set_doc = strings
     o.set_len = len(strings[4])
     if d["watchdog"]:
         strings.append(d["watchdog"].encode())
         o.watchdog = <bytes> strings[len(strings) - 1]
+    if d["uart"]:
+        strings.append(d["uart"].encode())
+        o.uart = <bytes> strings[len(strings) - 1]
     for i, (chip, name, offset, flags) in enumerate(d["lines"][:c.LINES]):
         strings += [chip.encode(), name.encode()]
         o.lines[i].offset, o.lines[i].flags = offset, flags

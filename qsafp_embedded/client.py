@@ -119,6 +119,9 @@ def _name(table: type[Phase] | type[LeaseStatus] | type[Reason], value: int) -> 
         return f"unknown ({value:#x})"
 
 
+BAUDS = {n: int(getattr(termios, f"B{n}")) for n in (9600, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600)}
+
+
 class Wire(Protocol):
     """Carries whole frames.  ``peer`` names the other end in messages."""
 
@@ -179,21 +182,27 @@ class PacketWire:
 class StreamWire:
     """A byte stream, such as a UART or pseudo-terminal: frames are COBS-encoded and end in a zero byte."""
 
-    def __init__(self, fd: int, peer: str) -> None:
-        """Take over an open file descriptor; a terminal is put in raw mode."""
+    def __init__(self, fd: int, peer: str, *, baud: int = 115_200) -> None:
+        """Take over an open file descriptor; a terminal is put in raw mode at ``baud``, one of BAUDS."""
         self.peer = peer
         self._fd, self._rest = fd, b""
         os.set_blocking(fd, False)
         if os.isatty(fd):
             tty.setraw(fd, termios.TCSANOW)
+            mode = termios.tcgetattr(fd)
+            mode[4] = mode[5] = BAUDS[baud]
+            termios.tcsetattr(fd, termios.TCSANOW, mode)
+            termios.tcflush(fd, termios.TCIFLUSH)  # answers to whoever was here before
 
     @classmethod
-    def open(cls, path: str | Path) -> StreamWire:
+    def open(cls, path: str | Path, *, baud: int = 115_200) -> StreamWire:
         """Open a device; raises GuardUnavailable."""
         try:
-            return cls(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC), str(path))
-        except OSError as why:
-            raise GuardUnavailable(f"{path}: cannot open the line to the guard ({why.strerror}); check the cable and the rights") from why
+            return cls(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC), str(path), baud=baud)
+        except (OSError, termios.error) as why:
+            raise GuardUnavailable(
+                f"{path}: cannot open the line to the guard ({getattr(why, 'strerror', None) or why}); check the cable and the rights"
+            ) from why
 
     def send(self, frame: bytes) -> None:
         """Send one frame between delimiters; what came before it is thrown away by the other side."""
@@ -244,9 +253,10 @@ class GuardClient:
         self._wire, self._timeout, self._tag = wire, timeout, os.urandom(1)[0]
 
     @classmethod
-    def connect(cls, path: str | Path, *, timeout: float = 5.0) -> GuardClient:
-        """Connect to a ``ctl.sock``; raises GuardUnavailable."""
-        return cls(PacketWire(path, timeout=timeout), timeout=timeout)
+    def connect(cls, path: str | Path, *, timeout: float = 5.0, baud: int = 115_200) -> GuardClient:
+        """Connect to a ``ctl.sock``, or to a coprocessor behind a serial device at ``baud``; raises GuardUnavailable."""
+        wire = StreamWire.open(path, baud=baud) if Path(path).is_char_device() else PacketWire(path, timeout=timeout)
+        return cls(wire, timeout=timeout)
 
     @property
     def peer(self) -> str:

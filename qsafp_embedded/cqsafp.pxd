@@ -156,6 +156,7 @@ cdef extern from "guard.h" nogil:
         const char *board
         qsafp_line_spec_t lines[LINES]
         const char *watchdog
+        const char *uart
         const uint8_t *set_doc
         size_t set_len
         uint8_t ueid[33]
@@ -174,6 +175,7 @@ cdef extern from "guard.h" nogil:
         uint64_t degrade
         uint32_t agent_uid
         uint32_t watchdog_s
+        uint32_t uart_baud
     int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t *log_id, char *why, size_t why_len)
     int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
 

@@ -18,6 +18,7 @@ typedef struct {
     const char *board;               /* "simulated", or what its lines are called in messages */
     qsafp_line_spec_t lines[LINES];
     const char *watchdog;            /* /dev/watchdogN, or 0 */
+    const char *uart;                /* a serial line that takes commands as ctl.sock does, or 0 */
     const uint8_t *set_doc;
     size_t set_len;
     uint8_t ueid[33], model[32];
@@ -26,7 +27,7 @@ typedef struct {
     uint64_t linger_ms;    /* how long the pin holder stays after the guard died */
     uint64_t evidence_max; /* bytes */
     uint64_t degrade;      /* on_log_full: records or evidence that may be lost before the gate closes; 0: none */
-    uint32_t agent_uid, watchdog_s;
+    uint32_t agent_uid, watchdog_s, uart_baud;
 } qsafp_guard_options_t;
 
 /* Record 0 and the first state on blank stores.  0, or negative and the reason in `why`. */

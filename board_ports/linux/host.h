@@ -15,6 +15,7 @@
 #include "lines.h"
 
 enum { CLIENTS_MAX = 64, WORKLOADS_MAX = 16, FDS_MAX = 4, UIDS_MAX = 32 };
+enum { LINE_FRAME_BYTES = 4 + QSAFP_FRAME_MAX + 2 };
 enum { SLOT = QSAFP_RECORD_BYTES, PAGE_SLOTS = QSAFP_SECTOR_SLOTS, PAGE = SLOT * PAGE_SLOTS };
 enum { LOG_QUEUE = 768, LOG_GROUP = 32 }; /* entries that wait; pages of one commit */
 
@@ -51,8 +52,10 @@ typedef struct {
 } sodium_t;
 
 struct host;
+typedef struct line line_t;
 typedef struct {
     int fd;
+    line_t *line;                      /* a byte stream and not packets */
     bool ctl;
     uid_t uid;
     pid_t pid;
@@ -95,7 +98,7 @@ typedef struct host {
     pthread_mutex_t lock;
     pthread_t deadline;
     _Atomic bool stop;
-    client_t *clients[CLIENTS_MAX];
+    client_t *clients[CLIENTS_MAX], *line; /* line: the one behind the UART */
     struct { uid_t uid; unsigned used; } spent[UIDS_MAX]; /* frames that may make records, in this second; outlives connections */
     unsigned nspent; uint64_t second;
     load_t loads[WORKLOADS_MAX];
@@ -153,6 +156,8 @@ int serve_open(host_t *h);
 int serve(host_t *h);
 void serve_close(host_t *h);
 bool one_frame(host_t *h, client_t *c);
+bool serve_frame(host_t *h, client_t *c, const uint8_t *f, size_t n);
+client_t *client_new(host_t *h, int fd, bool ctl, uid_t uid);
 void note_losses(host_t *h);
 void client_close(host_t *h, client_t *c);
 bool answer(client_t *c, uint8_t tag, qsafp_command_status_t status, const void *p, size_t n);
@@ -171,6 +176,11 @@ void show_renew(const host_t *h, client_t *c, const uint8_t *f);
 void after_put(host_t *h, const client_t *c, const uint8_t *f, size_t len, size_t n);
 /* explain.c */
 int explain(host_t *h, int err);
+/* uart.c: a client on a serial line.  uart_read is false once the line is gone. */
+int uart_open(host_t *h);
+bool uart_read(host_t *h, client_t *c);
+bool uart_write(const client_t *c, const uint8_t *frame, size_t n);
+
 /* watchdog.c */
 int watchdog_start(host_t *h);
 void watchdog_stop(host_t *h);

@@ -17,7 +17,7 @@
 
 #include "host.h"
 
-enum { FRAME_BYTES = 4 + QSAFP_FRAME_MAX + 2, RECORDS_PER_SECOND = 10, CTL_PLACES = 8 };
+enum { RECORDS_PER_SECOND = 10, CTL_PLACES = 8 };
 
 static int listen_at(host_t *h, const char *name, mode_t mode)
 {
@@ -53,7 +53,7 @@ int serve_open(host_t *h)
     h->signal_fd = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
     bool ok = h->epoll_fd >= 0 && h->signal_fd >= 0 && !watch(h, h->gate_fd, &h->gate_fd) && !watch(h, h->ctl_fd, &h->ctl_fd) &&
               !watch(h, h->signal_fd, &h->signal_fd) && !watch(h, h->service_event, &h->service_event) && !watch(h, h->pins.wake, &h->pins);
-    return ok ? 0 : fail(h, "epoll: %s", strerror(errno));
+    return ok ? uart_open(h) : fail(h, "epoll: %s", strerror(errno));
 }
 
 /* ---- clients ---- */
@@ -85,6 +85,9 @@ void client_close(host_t *h, client_t *c)
         h->poller = 0;
         polls_alive(h, 0);
     }
+    if (h->line == c)
+        h->line = 0;
+    free(c->line);
     drop_fds(c);
     close(c->fd);
     for (int i = 0; i < CLIENTS_MAX; i++)
@@ -93,32 +96,36 @@ void client_close(host_t *h, client_t *c)
     free(c);
 }
 
-static void accept_client(host_t *h, int listener)
+/* Takes the descriptor, if there is a place; 0 if not. */
+client_t *client_new(host_t *h, int fd, bool ctl, uid_t uid)
 {
-    struct ucred who = {0};
-    socklen_t len = sizeof who;
-    int i = 0, fd = accept4(listener, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0)
-        return;
-    bool ctl = listener == h->ctl_fd;
-    int places = ctl ? CLIENTS_MAX : CLIENTS_MAX - CTL_PLACES; /* workloads cannot keep the agent out */
+    int i = 0, places = ctl ? CLIENTS_MAX : CLIENTS_MAX - CTL_PLACES; /* workloads cannot keep the agent out */
     while (i < places && h->clients[i])
         i++;
     client_t *c = i < places ? calloc(1, sizeof *c) : 0;
-    bool ok = c && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (!ctl || who.uid == h->o->agent_uid || who.uid == geteuid() || who.uid == 0);
-    if (!ok || (!ctl && !send_page(h, fd))) {
+    if (!c || watch(h, fd, c)) {
         free(c);
-        close(fd);
-        return;
+        return 0;
     }
-    *c = (client_t){.fd = fd, .ctl = ctl, .uid = who.uid, .pid = who.pid, .workload = -1, .host = h};
+    *c = (client_t){.fd = fd, .ctl = ctl, .uid = uid, .workload = -1, .host = h};
     c->cmd.q = &h->q;
     c->cmd.restricted = !ctl;
     c->cmd.workload = workload_command;
     c->cmd.host = c;
-    h->clients[i] = c;
-    if (watch(h, fd, c))
-        client_close(h, c);
+    return h->clients[i] = c;
+}
+
+static void accept_client(host_t *h, int listener)
+{
+    struct ucred who = {0};
+    socklen_t len = sizeof who;
+    int fd = accept4(listener, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0)
+        return;
+    bool ctl = listener == h->ctl_fd;
+    bool ok = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (!ctl || who.uid == h->o->agent_uid || who.uid == geteuid() || who.uid == 0);
+    if (!ok || (!ctl && !send_page(h, fd)) || !client_new(h, fd, ctl, who.uid))
+        close(fd);
 }
 
 static ssize_t receive(client_t *c, uint8_t *frame, size_t cap)
@@ -159,6 +166,9 @@ static bool too_many(host_t *h, client_t *c, const uint8_t *f, size_t n)
     return h->spent[i].used++ >= RECORDS_PER_SECOND;
 }
 
+/* A client that does not read is let go. */
+static bool reply(const client_t *c, const uint8_t *frame, size_t n) { return c->line ? uart_write(c, frame, n) : write(c->fd, frame, n) == (ssize_t)n; }
+
 bool answer(client_t *c, uint8_t tag, qsafp_command_status_t status, const void *p, size_t n)
 {
     uint8_t f[5 + QSAFP_FRAME_MAX + 2] = {0xA5, tag, (uint8_t)status, (uint8_t)n, (uint8_t)(n >> 8)};
@@ -167,7 +177,7 @@ bool answer(client_t *c, uint8_t tag, qsafp_command_status_t status, const void 
     uint16_t crc = qsafp_crc16(f, 5 + n);
     f[5 + n] = (uint8_t)crc;
     f[6 + n] = (uint8_t)(crc >> 8);
-    return write(c->fd, f, 7 + n) == (ssize_t)(7 + n); /* a client that does not read is let go */
+    return reply(c, f, 7 + n);
 }
 
 /* degrade(n): what workloads report is dropped, counted, before it crowds the guard's own records out (HW-8). */
@@ -189,28 +199,33 @@ static bool is_wait(const client_t *c, const uint8_t *f, size_t n)
 
 bool one_frame(host_t *h, client_t *c)
 {
-    uint8_t f[FRAME_BYTES + 1];
+    uint8_t f[LINE_FRAME_BYTES + 1];
+    if (c->line)
+        return uart_read(h, c);
     ssize_t n = receive(c, f, sizeof f);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
-    if (n == 0)
-        return false;
-    if (is_wait(c, f, (size_t)n)) {
+    return n && serve_frame(h, c, f, (size_t)n);
+}
+
+bool serve_frame(host_t *h, client_t *c, const uint8_t *f, size_t n)
+{
+    if (is_wait(c, f, n)) {
         c->waiting = true;
         c->wait_tag = f[0];
         (void)order_answer(h, c);
         return true;
     }
     bool ok = true;
-    if (too_many(h, c, f, (size_t)n) || drop_event(h, f, (size_t)n))
+    if (too_many(h, c, f, n) || drop_event(h, f, n))
         return answer(c, f[0], QSAFP_COMMAND_STATUS_RATE_LIMITED, 0, 0);
-    if (host_command(h, c, f, (size_t)n, &ok))
+    if (host_command(h, c, f, n, &ok))
         return ok;
     size_t ready = c->ctl && c->cmd.put_have == c->cmd.put_total ? c->cmd.put_have : 0;
-    qsafp_command(&c->cmd, f, (size_t)n);
-    after_put(h, c, f, (size_t)n, ready);
+    qsafp_command(&c->cmd, f, n);
+    after_put(h, c, f, n, ready);
     show_renew(h, c, f);
-    return write(c->fd, c->cmd.out, c->cmd.out_len) == (ssize_t)c->cmd.out_len;
+    return reply(c, c->cmd.out, c->cmd.out_len);
 }
 
 /* What is not there any more, or never came to be: bytes pruned, entries lost; events dropped. */
@@ -257,16 +272,30 @@ static uint64_t feed(const host_t *h, uint64_t beat, uint64_t told)
     return now;
 }
 
+/* A line that went away is looked for every second; `wait` is cut to that. */
+static int seek_line(host_t *h, int wait, uint64_t *tried)
+{
+    uint64_t now = boot_ns();
+    if (!h->o->uart || h->line)
+        return wait;
+    if (now - *tried >= 1000000000u) {
+        *tried = now;
+        (void)uart_open(h);
+    }
+    return wait < 0 || wait > 1000 ? 1000 : wait;
+}
+
 int serve(host_t *h)
 {
     struct epoll_event e; /* one at a time: a client that is closed has no event left */
     const uint64_t beat = watchdog_ns();
-    uint64_t told = 0;
+    uint64_t told = 0, tried = 0;
     int wait = 0;
     h->service = pthread_self();
     h->serving = true;
     for (;;) {
         told = feed(h, beat, told);
+        wait = seek_line(h, wait, &tried);
         if (beat && (wait < 0 || (uint64_t)wait > beat / 1000000u))
             wait = (int)(beat / 1000000u);
         int n = epoll_wait(h->epoll_fd, &e, 1, wait);

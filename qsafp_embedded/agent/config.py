@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..client import BAUDS
 from ..errors import ConfigError
 from ..settings import parse_toml, read_toml, settings
 
@@ -17,6 +18,7 @@ __all__ = ["DEFAULTS", "Config", "load", "parse"]
 # Every key of agent.toml; a type marks one that must be given.
 DEFAULTS: dict[str, Any] = {
     "guard_socket": str,
+    "guard_baud": 115_200,
     "set": str,
     "relay_key": str,
     "relay_cert": str,
@@ -36,7 +38,8 @@ RANGES = {"renew_fraction": (0.05, 0.95), "backoff_max_s": (0.1, 15.0), "timeout
 class Config:
     """One agent.  Relative paths of the file are taken from its directory.
 
-    guard_socket: ``ctl.sock`` of the guard.  set: the set document.  relay_key, relay_cert: TLS identity towards validators.
+    guard_socket: ``ctl.sock`` of the guard, or the serial device of a coprocessor, at guard_baud.  set: the set document.
+    relay_key, relay_cert: TLS identity towards validators.
     evidence_dir: where the newest lease is kept for validators that are behind.  control_socket: ``agent.sock``.
     guard_config: configuration to start a guard with when none runs; stop_guard: end that guard with the agent.
     renew_fraction: renew when this part of the lease is over.  backoff_max_s: longest pause after failures.  poll: keep a
@@ -44,6 +47,7 @@ class Config:
     """
 
     guard_socket: Path
+    guard_baud: int
     set: Path
     relay_key: Path
     relay_cert: Path
@@ -56,12 +60,19 @@ class Config:
     poll: bool
     timeout_s: float
 
+    @property
+    def lease_name(self) -> str:
+        """What people call the lease: the folder of its sockets, or the device of its coprocessor."""
+        return (self.guard_socket if self.guard_socket.is_char_device() else self.guard_socket.parent).name
+
 
 def _build(table: Mapping[str, Any], directory: Path, where: str) -> Config:
     values = settings(table, DEFAULTS, where)
     for key, (low, high) in RANGES.items():
         if not low <= values[key] <= high:  # a NaN is in no range
             raise ConfigError(f"{where}: '{key}' is not in {low:g}..{high:g}")
+    if values["guard_baud"] not in BAUDS:
+        raise ConfigError(f"{where}: 'guard_baud' is none of {', '.join(map(str, BAUDS))}")
     for key, default in DEFAULTS.items():
         if default is str and not values[key]:
             raise ConfigError(f"{where}: '{key}' is empty")

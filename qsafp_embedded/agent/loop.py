@@ -68,7 +68,7 @@ class Agent:
     def _say(self, text: str, **fields: object) -> None:
         """Say a line; the journal also gets what it is about."""
         s = self._status
-        known = {"lease": self._config.guard_socket.parent.name, "lab": int(self._members.lab), "epoch": self._members.epoch}
+        known = {"lease": self._config.lease_name, "lab": int(self._members.lab), "epoch": self._members.epoch}
         if s is not None:
             known |= {"phase": s.phase_name.lower(), "reason": s.reason_name, "serial": s.serial, "ueid": s.ueid.hex()}
         say("agent", text, known | fields)
@@ -226,7 +226,7 @@ class Agent:
         self._error, self._failures, self._not_before = "", 0, 0.0
         self._early = random.uniform(0.0, 0.05)  # so that many devices do not renew in step
         if not self._renewals:
-            name = self._config.guard_socket.parent.name
+            name = self._config.lease_name
             lab = ", LAB" if self._members.lab else ""
             self._say(f"lease {name} served by guard {self._owner.pid}, serial {round_.serial}, {round_.latency_ms:.1f} ms{lab}")
         self._renewals += 1

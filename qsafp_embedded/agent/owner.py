@@ -48,7 +48,7 @@ class GuardOwner:
 
     def _connectable(self) -> bool:
         with contextlib.suppress(GuardUnavailable):
-            self._client = self._client or GuardClient.connect(self._config.guard_socket)
+            self._client = self._client or GuardClient.connect(self._config.guard_socket, baud=self._config.guard_baud)
         return self._client is not None
 
     def _connected(self) -> GuardClient:
@@ -56,7 +56,7 @@ class GuardOwner:
         end = time.monotonic() + START_S
         while self._client is None:
             try:
-                self._client = GuardClient.connect(self._config.guard_socket)
+                self._client = GuardClient.connect(self._config.guard_socket, baud=self._config.guard_baud)
             except GuardUnavailable:
                 self.ensure()
                 if self._child is None or time.monotonic() > end:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._core import sha256
+from ..client import BAUDS
 from ..errors import ConfigError
 from ..hardware import board
 from ..hardware.board import Board
@@ -41,6 +42,8 @@ DEFAULTS: dict[str, Any] = {
     "board": "simulated",  # a name that `qsafp board list` knows, or the path of a board.toml
     "watchdog": "",  # such as /dev/watchdog0: fed while the deadline is kept; the board is reset when it is not
     "watchdog_s": 15,
+    "uart": "",  # a serial line that takes commands as ctl.sock does: this guard is another board's coprocessor
+    "uart_baud": 115_200,
     "level": 1,  # isolation level the guard claims (requirements CD-5)
     "agent_uid": -1,  # who may use ctl.sock beside root and the guard's own user
 }
@@ -71,7 +74,21 @@ class GuardConfig:
             "evidence_max": v["evidence_mb"] << 20,
             "degrade": _degrade(v["on_log_full"], "guard.toml"),
             "agent_uid": uid,
-            **{k: v[k] for k in ("duration_ms", "stale_after_ms", "tick_ms", "drain_ms", "level", "linger_ms", "watchdog", "watchdog_s")},
+            **{
+                k: v[k]
+                for k in (
+                    "duration_ms",
+                    "stale_after_ms",
+                    "tick_ms",
+                    "drain_ms",
+                    "level",
+                    "linger_ms",
+                    "watchdog",
+                    "watchdog_s",
+                    "uart",
+                    "uart_baud",
+                )
+            },
         }
 
 
@@ -109,6 +126,8 @@ def _limits(v: dict[str, Any], where: str) -> None:
     for key, low, high in rules:
         if not low <= v[key] <= high:
             raise ConfigError(f"{where}: {key} = {v[key]} is outside {low}..{high}")
+    if v["uart_baud"] not in BAUDS:
+        raise ConfigError(f"{where}: uart_baud = {v['uart_baud']} is none of {', '.join(map(str, BAUDS))}")
     _degrade(v["on_log_full"], where)
     name = v["lease"]
     if not name or len(name) > 32 or not all(c.isalnum() or c in "-_" for c in name):
