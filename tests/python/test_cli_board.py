@@ -120,7 +120,8 @@ def test_what_is_no_chip_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def watchdog_finding(root: Path, device: str) -> doctor.Finding:
     home = Home(root)
     home.guard_toml.parent.mkdir(parents=True, exist_ok=True)
-    home.guard_toml.write_text(f'run_dir = "r"\nstate_dir = "s"\nmodel_hash = "{"0" * 64}"\nwatchdog = "{device}"\nboard = "raspberry_pi_5"\n')
+    needed = f'run_dir = "r"\nstate_dir = "s"\nmodel_hash = "{bytes(32).hex()}"\nboard = "raspberry_pi_5"\n'
+    home.guard_toml.write_text(f'{needed}watchdog = "{device}"\n')
     (found,) = doctor._watchdog(home)
     return found
 
