@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Small durable files: the state in two slots, evidence as one append-only file with a size cap. */
+/* Small durable files: the state in two slots, evidence as one append-only file with a size cap; and the ring as a file. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -65,6 +66,52 @@ void slots_forget(int fd, uint64_t count)
     static const uint8_t none[STATE_SLOT];
     (void)!pwrite(fd, none, sizeof none, (off_t)(~count & 1) * STATE_SLOT);
 }
+
+int open_in(host_t *h, const char *name, bool create)
+{
+    int fd = openat(h->store.dir_fd, name, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
+    if (fd < 0)
+        (void)fail(h, "%s/%s: %s", h->o->state_dir, name, strerror(errno));
+    return fd;
+}
+
+/* ---- the ring as a file ---- */
+
+static bool file_read(ring_t *r, uint32_t off, uint8_t *buf, uint32_t len) { return pread(r->fd, buf, len, off) == (ssize_t)len; }
+static bool file_prog(ring_t *r, uint32_t off, const uint8_t *buf, uint32_t len) { return pwrite(r->fd, buf, len, off) == (ssize_t)len; }
+static bool file_sync(ring_t *r) { return fdatasync(r->fd) == 0; }
+
+static bool file_erase(ring_t *r, uint32_t sector)
+{
+    uint8_t blank[PAGE];
+    memset(blank, 0xFF, sizeof blank);
+    return file_prog(r, sector * PAGE, blank, sizeof blank);
+}
+
+static int file_open(host_t *h, bool create)
+{
+    ring_t *r = &h->store.ring;
+    struct stat st;
+    r->bytes = QSAFP_LOG_SLOTS * SLOT;
+    strcpy(r->name, "log.ring");
+    r->fd = open_in(h, r->name, create);
+    if (r->fd < 0)
+        return -1;
+    if (fstat(r->fd, &st))
+        return fail(h, "log.ring: %s", strerror(errno));
+    if (st.st_size >= r->bytes)
+        return 0;
+    if (!create || st.st_size)
+        return fail(h, "%s/log.ring: shorter than %u bytes; restore it from a backup", h->o->state_dir, r->bytes);
+    bool ok = posix_fallocate(r->fd, 0, r->bytes) == 0;
+    for (uint32_t i = 0; i < r->bytes / PAGE && ok; i++)
+        ok = file_erase(r, i);
+    return ok && fsync(r->fd) == 0 ? 0 : fail(h, "log.ring: no room for %u bytes", r->bytes);
+}
+
+const ring_ops_t RING_FILE = {.open = file_open, .read = file_read, .erase = file_erase, .prog = file_prog, .sync = file_sync, .overwrites = true, .groups = true};
+
+/* ---- state ---- */
 
 int file_state_load(void *ctx, void *buf, uint32_t len)
 {

@@ -186,7 +186,7 @@ static void configure(host_t *h)
     qsafp_sha256(kid, o->secret_key + 32, 32);
     q->port = &LINUX_PORT;
     q->ctx = h;
-    q->log.slots = QSAFP_LOG_SLOTS;
+    q->log.slots = h->store.slots;
     q->cfg = (qsafp_config_t){.duration_ms = o->duration_ms, .stale_after_ns = o->stale_after_ms * 1000000u, .tick_ns = o->tick_ms * 1000000u, .level = o->level};
     memcpy(q->cfg.ueid, o->ueid, sizeof o->ueid);
     memcpy(q->cfg.kid, kid, sizeof q->cfg.kid);
@@ -205,7 +205,7 @@ host_t *host_new(const qsafp_guard_options_t *o, char *why, size_t why_len)
     h->why = why;
     h->why_len = why_len;
     store_t *s = &h->store;
-    s->ring_fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
+    s->ring.fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
     h->watchdog.fd = h->watchdog.file = -1;
     h->page_fd = h->gate_fd = h->ctl_fd = h->epoll_fd = h->signal_fd = h->deadline_event = h->service_event = -1;
     pthread_mutexattr_t inherit;

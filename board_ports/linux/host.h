@@ -13,15 +13,16 @@
 #include <sys/types.h>
 
 #include "lines.h"
+#include "ring.h"
 
 enum { CLIENTS_MAX = 64, WORKLOADS_MAX = 16, FDS_MAX = 4, UIDS_MAX = 32 };
 enum { LINE_FRAME_BYTES = 4 + QSAFP_FRAME_MAX + 2 };
-enum { SLOT = QSAFP_RECORD_BYTES, PAGE_SLOTS = QSAFP_SECTOR_SLOTS, PAGE = SLOT * PAGE_SLOTS };
-enum { LOG_QUEUE = 768, LOG_GROUP = 32 }; /* entries that wait; pages of one commit */
+enum { LOG_QUEUE = 768, LOG_GROUP = 32 }; /* entries that wait; pages of one commit: at most */
 
 typedef struct {
-    int ring_fd, state_fd, evidence_fd, lock_fd, seal_fd, dir_fd;
-    uint32_t slots;
+    ring_t ring;
+    int state_fd, evidence_fd, lock_fd, seal_fd, dir_fd;
+    uint32_t slots, depth, group;      /* of the ring; entries that may wait; pages of one commit */
     uint8_t *image;                    /* the ring as the core sees it */
     pthread_mutex_t lock;              /* over image and queue; never held across a system call */
     pthread_cond_t more, done;
@@ -133,6 +134,7 @@ int log_erase(void *ctx, uint32_t sector);
 int log_sync(void *ctx);
 bool log_crowded(host_t *h);
 /* files.c */
+int open_in(host_t *h, const char *name, bool create);
 int evidence_recover(store_t *s);
 int evidence_put(void *ctx, const uint8_t hash[32], const uint8_t *bytes, size_t len);
 int slots_load(int fd, void *buf, uint32_t len, uint64_t *count);

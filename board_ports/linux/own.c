@@ -81,7 +81,7 @@ bool qsafp_own_log_ready(qsafp_own_log_t *l)
 {
     store_t *s = &l->h.store;
     pthread_mutex_lock(&s->lock);
-    bool room = s->queued - s->durable + 4 < LOG_QUEUE;
+    bool room = s->queued - s->durable + 4 < s->depth;
     pthread_mutex_unlock(&s->lock);
     return room && l->log.next - l->saved < UNSAVED_MAX;
 }

@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "host.h"
 
@@ -77,10 +76,25 @@ static bool all_blank(const store_t *s, uint64_t from, uint64_t to)
     return from >= to;
 }
 
+static int broken(host_t *h) { return fail(h, "%s: %s", h->store.ring.name, *h->store.ring.why ? h->store.ring.why : strerror(errno)); }
+
+static bool put_record(store_t *s, uint64_t seq) { return s->ring.is->prog(&s->ring, (uint32_t)(seq % s->slots) * SLOT, at(s, seq), SLOT); }
+
+static int wipe(host_t *h, uint64_t from, uint64_t to)
+{
+    store_t *s = &h->store;
+    for (uint64_t u = from; u < to; u++) {
+        memset(at(s, u), 0xFF, SLOT);
+        if (!put_record(s, u))
+            return broken(h);
+    }
+    return s->ring.is->sync(&s->ring) ? 0 : broken(h);
+}
+
 static int drop_cut_group(host_t *h)
 {
     store_t *s = &h->store;
-    uint64_t mark = s->seal_epoch * PAGE_SLOTS, hole = mark, limit = mark + (LOG_GROUP + 2) * PAGE_SLOTS;
+    uint64_t mark = s->seal_epoch * PAGE_SLOTS, hole = mark, limit = mark + (s->group + 2) * PAGE_SLOTS;
     while (hole < limit && follows(s, hole))
         hole++;
     if (hole == limit || kind(s, hole) == SLOT_NEW)
@@ -88,12 +102,7 @@ static int drop_cut_group(host_t *h)
     uint64_t end = end_of_group(s, hole, limit);
     if (end <= hole || all_blank(s, hole + 1, end))
         return 0; /* a plain end, or the tail alone is torn: the core drops that itself */
-    for (uint64_t u = hole; u < end; u++) {
-        memset(at(s, u), 0xFF, SLOT);
-        if (pwrite(s->ring_fd, at(s, u), SLOT, (off_t)(u % s->slots) * SLOT) != SLOT)
-            return fail(h, "log.ring: %s", strerror(errno));
-    }
-    return fdatasync(s->ring_fd) ? fail(h, "log.ring: %s", strerror(errno)) : 0;
+    return wipe(h, hole, end);
 }
 
 /* 1 if the seal is the right one, 0 if it was cut off on its way, -1 if it is a wrong one. */
@@ -120,8 +129,8 @@ static int catch_up(host_t *h)
         if (is < 0)
             return fail(h, "log.ring: the seal of record %llu is wrong: the log was changed", (unsigned long long)seq);
         memcpy(rec + 240, seal, 16);
-        if (!is && (pwrite(s->ring_fd, rec, SLOT, (off_t)(seq % s->slots) * SLOT) != SLOT || fdatasync(s->ring_fd)))
-            return fail(h, "log.ring: %s", strerror(errno));
+        if (!is && (!put_record(s, seq) || !s->ring.is->sync(&s->ring)))
+            return broken(h);
         memcpy(key, s->seal_key, sizeof key);
         qsafp_seal_evolve(key);
         int err = seal_save(s, s->seal_epoch + 1, key);

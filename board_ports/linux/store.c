@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The audit log's ring file: the core writes an image in memory, a writer thread makes it durable by group commit (HW-8).
+/* The audit log's ring: the core writes an image in memory, a writer thread makes it durable by group commit (HW-8).
  *
- * A commit covers what is queued, up to LOG_GROUP pages: the disk may keep any of them if the power is cut, and none was
+ * A commit covers what is queued, up to `group` pages: the disk may keep any of them if the power is cut, and none was
  * acknowledged, so that store_repair (repair.c) drops the group from its first hole on.  What the next start must find whole
- * ends where seal.bin says; that file is written once a group. */
+ * ends where seal.bin says; that file is written once a group.  Where each write is durable at once (flash, EEPROM) a group is
+ * one sector, its erasing first. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +50,15 @@ static int seal_load(store_t *s)
 /* ---- the writer ---- */
 
 /* Slots first .. first + count - 1 of the ring, and sectors to erase before.  `key`, `epoch`: as they are after its seals. */
-typedef struct { uint64_t upto, epoch; uint32_t first, count, nerased, erased[LOG_GROUP]; uint8_t key[32], blank[PAGE]; } group_t;
+typedef struct { uint64_t upto, epoch; uint32_t first, count, nerased, erased[LOG_GROUP]; uint8_t key[32]; } group_t;
+
+/* Whether entry `e` waits for the next group. */
+static bool ends(const store_t *s, const group_t *g, uint32_t e)
+{
+    if (e & ERASE)
+        return g->nerased == s->group || (g->count && !s->ring.is->groups);
+    return g->count == s->group * PAGE_SLOTS || (g->count && (e != (g->first + g->count) % s->slots || (e % PAGE_SLOTS == 0 && !s->ring.is->groups)));
+}
 
 /* Caller holds the lock.  No sector is erased while one of its records is still queued: the ring is longer than the queue. */
 static void take(const store_t *s, group_t *g)
@@ -57,7 +66,7 @@ static void take(const store_t *s, group_t *g)
     g->count = g->nerased = 0;
     for (g->upto = s->durable; g->upto < s->queued; g->upto++) {
         uint32_t e = s->queue[g->upto % LOG_QUEUE];
-        if (e & ERASE ? g->nerased == LOG_GROUP : g->count == LOG_GROUP * PAGE_SLOTS || (g->count && e != (g->first + g->count) % s->slots))
+        if (ends(s, g, e))
             break;
         if (e & ERASE)
             g->erased[g->nerased++] = e & ~ERASE;
@@ -83,20 +92,19 @@ static void seal_group(store_t *s, group_t *g)
     }
 }
 
-static bool put(const store_t *s, const uint8_t *p, uint32_t slot, uint32_t count)
+static bool put(store_t *s, uint32_t slot, uint32_t count)
 {
-    size_t n = (size_t)count * SLOT;
-    return pwrite(s->ring_fd, p, n, (off_t)slot * SLOT) == (ssize_t)n;
+    return !count || s->ring.is->prog(&s->ring, slot * SLOT, s->image + (size_t)slot * SLOT, count * SLOT);
 }
 
 /* Records that are queued do not change in the image, so they are written from there, without the lock. */
-static bool put_group(const store_t *s, const group_t *g)
+static bool put_group(store_t *s, const group_t *g)
 {
     uint32_t head = g->count < s->slots - g->first ? g->count : s->slots - g->first;
     for (uint32_t i = 0; i < g->nerased; i++)
-        if (!put(s, g->blank, g->erased[i] * PAGE_SLOTS, PAGE_SLOTS))
+        if (!s->ring.is->erase(&s->ring, g->erased[i]))
             return false;
-    return put(s, s->image + (size_t)g->first * SLOT, g->first, head) && put(s, s->image, 0, g->count - head) && fdatasync(s->ring_fd) == 0;
+    return put(s, g->first, head) && put(s, 0, g->count - head) && s->ring.is->sync(&s->ring);
 }
 
 static bool commit(store_t *s, group_t *g)
@@ -125,8 +133,6 @@ static void *writer(void *arg)
 {
     store_t *s = arg;
     group_t *g = calloc(1, sizeof *g);
-    if (g)
-        memset(g->blank, 0xFF, sizeof g->blank);
     pthread_mutex_lock(&s->lock);
     s->failed |= !g;
     while (!s->failed) {
@@ -174,16 +180,16 @@ static void wait_for_room(store_t *s)
     int err = 0;
     clock_gettime(CLOCK_MONOTONIC, &limit);
     limit.tv_sec += 2;
-    while (!s->failed && !s->stuck && s->queued - s->durable == LOG_QUEUE && !err)
+    while (!s->failed && !s->stuck && s->queued - s->durable == s->depth && !err)
         err = pthread_cond_timedwait(&s->done, &s->lock, &limit);
 }
 
 static int enqueue(store_t *s, uint32_t entry, uint32_t off, const void *buf, uint32_t len)
 {
     pthread_mutex_lock(&s->lock);
-    if (s->queued - s->durable == LOG_QUEUE)
+    if (s->queued - s->durable == s->depth)
         wait_for_room(s);
-    int err = s->failed ? QSAFP_E_STORE : s->queued - s->durable == LOG_QUEUE ? QSAFP_E_FULL : 0;
+    int err = s->failed ? QSAFP_E_STORE : s->queued - s->durable == s->depth ? QSAFP_E_FULL : 0;
     if (!err) {
         if (buf)
             memcpy(s->image + off, buf, len);
@@ -230,20 +236,12 @@ bool log_crowded(host_t *h)
 {
     store_t *s = &h->store;
     pthread_mutex_lock(&s->lock);
-    bool crowded = s->stuck || s->queued - s->durable > LOG_QUEUE * 3 / 4;
+    bool crowded = s->stuck || s->queued - s->durable > s->depth * 3 / 4;
     pthread_mutex_unlock(&s->lock);
     return crowded;
 }
 
 /* ---- opening ---- */
-
-static int open_in(host_t *h, const char *name, bool create)
-{
-    int fd = openat(h->store.dir_fd, name, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
-    if (fd < 0)
-        (void)fail(h, "%s/%s: %s", h->o->state_dir, name, strerror(errno));
-    return fd;
-}
 
 static int claim(host_t *h)
 {
@@ -259,20 +257,22 @@ static int claim(host_t *h)
     return 0;
 }
 
+/* The part's whole sectors, as many as the ring takes, and what they hold. */
 static int read_ring(host_t *h, bool create)
 {
     store_t *s = &h->store;
-    size_t size = (size_t)s->slots * SLOT;
-    struct stat st;
-    s->image = malloc(size);
-    if (!s->image || fstat(s->ring_fd, &st))
-        return fail(h, "log.ring: %s", strerror(errno));
-    memset(s->image, 0xFF, size);
-    if (create && st.st_size == 0 && (posix_fallocate(s->ring_fd, 0, (off_t)size) || pwrite(s->ring_fd, s->image, size, 0) != (ssize_t)size || fsync(s->ring_fd)))
-        return fail(h, "log.ring: no room for %zu bytes", size);
-    if (pread(s->ring_fd, s->image, size, 0) != (ssize_t)size)
-        return fail(h, "%s/log.ring: shorter than %zu bytes; restore it from a backup", h->o->state_dir, size);
-    return 0;
+    s->ring.is = &RING_FILE;
+    if (s->ring.is->open(h, create))
+        return -1;
+    s->slots = s->ring.bytes / PAGE * PAGE_SLOTS;
+    if (s->slots > QSAFP_LOG_SLOTS)
+        s->slots = QSAFP_LOG_SLOTS;
+    s->depth = s->ring.is->groups ? LOG_QUEUE : s->slots / 2 < LOG_QUEUE ? s->slots / 2 : LOG_QUEUE;
+    s->group = s->ring.is->groups ? LOG_GROUP : 1;
+    s->image = malloc((size_t)s->slots * SLOT);
+    if (!s->image)
+        return fail(h, "out of memory");
+    return s->ring.is->read(&s->ring, 0, s->image, s->slots * SLOT) ? 0 : fail(h, "%s: cannot be read: %s", s->ring.name, *s->ring.why ? s->ring.why : strerror(errno));
 }
 
 /* Both slots from the start: a disk that fills up later does not keep the guard's state from changing. */
@@ -284,9 +284,8 @@ int store_open(host_t *h, bool create)
 {
     store_t *s = &h->store;
     pthread_condattr_t mono;
-    s->slots = QSAFP_LOG_SLOTS;
     s->degrade = h->o->degrade;
-    s->ring_fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
+    s->ring.fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
     pthread_condattr_init(&mono);
     pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
     pthread_mutex_init(&s->lock, 0);
@@ -294,11 +293,10 @@ int store_open(host_t *h, bool create)
     pthread_cond_init(&s->done, &mono);
     if (claim(h))
         return -1;
-    s->ring_fd = open_in(h, "log.ring", create);
     s->state_fd = open_in(h, "state.bin", create);
     s->seal_fd = open_in(h, "seal.bin", create);
     s->evidence_fd = openat(s->dir_fd, "evidence.log", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (s->ring_fd < 0 || s->state_fd < 0 || s->seal_fd < 0 || s->evidence_fd < 0)
+    if (s->state_fd < 0 || s->seal_fd < 0 || s->evidence_fd < 0)
         return -1;
     if (evidence_recover(s))
         return fail(h, "%s/evidence.log: %s", h->o->state_dir, strerror(errno));
@@ -327,7 +325,7 @@ void store_close(host_t *h)
         pthread_mutex_unlock(&s->lock);
         pthread_join(s->writer, 0);
     }
-    const int fds[] = {s->ring_fd, s->state_fd, s->evidence_fd, s->seal_fd, s->dir_fd, s->lock_fd};
+    const int fds[] = {s->ring.fd, s->state_fd, s->evidence_fd, s->seal_fd, s->dir_fd, s->lock_fd};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);

@@ -98,7 +98,7 @@ static log_t *created(const char *dir)
     log_t *l = at_dir(dir);
     disk.cut_at = 0, disk.syncs = 0, disk.cut = false, disk.ring_fd = -1;
     assert(!store_open(&l->h, true));
-    disk.ring_fd = l->h.store.ring_fd;
+    disk.ring_fd = l->h.store.ring.fd;
     memset(disk.durable, 0xFF, RING);
     memset(disk.latest, 0xFF, RING);
     assert(!store_start(&l->h) && !qsafp_audit_create(&l->a) && !log_sync(&l->h));
