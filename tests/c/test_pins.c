@@ -8,6 +8,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "../../board_ports/linux/host.h"
+
+#define qsafp_trip stop_the_device
+static void stop_the_device(qsafp_t *q, qsafp_reason_t reason);
 #include "../../board_ports/linux/pins.c"
 
 /* The board: levels in memory that the holder and we share, and a pipe for LEASE_RENEW: `1` high, `0` low, `x` breaks it. */
@@ -262,7 +266,7 @@ static void a_board_says_why_its_lines_cannot_be_had(const qsafp_guard_options_t
 }
 
 static unsigned tripped;
-void qsafp_trip(qsafp_t *q, qsafp_reason_t reason)
+static void stop_the_device(qsafp_t *q, qsafp_reason_t reason)
 {
     (void)q;
     tripped += reason == QSAFP_REASON_ANOMALY;
