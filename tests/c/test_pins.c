@@ -81,11 +81,16 @@ int fail(host_t *h, const char *fmt, ...)
     return -1;
 }
 
+static pins_shared_t *beats; /* whose guard ticks just after anybody read the clock */
+
 uint64_t boot_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_BOOTTIME, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    uint64_t now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    if (beats)
+        beats->heartbeat_ns = now + 1;
+    return now;
 }
 
 static bool becomes(qsafp_line_t line, uint32_t to)
@@ -286,6 +291,17 @@ static void a_line_that_does_not_obey_stops_the_device_once(host_t *h)
     CHECK(poll(&p, 1, 0) == 0 && tripped == 1);
 }
 
+static void a_tick_between_two_looks_is_no_stale_one(void)
+{
+    pins_shared_t s = {.valid = 1, .stale_ns = 1000000000, .heartbeat_ns = boot_ns()};
+    holder_t o = {.lines = &QSAFP_LINES_SIMULATED, .ctx = level, .s = &s, .alive = true};
+    beats = &s;
+    (void)drive(&o);
+    beats = 0;
+    CHECK(o.level[LINE_LEASE_VALID] == 1 && o.level[LINE_FAILSAFE] == 0);
+    memset(level, 0, LINES * sizeof *level);
+}
+
 int main(void)
 {
     static char why[200];
@@ -301,6 +317,7 @@ int main(void)
         CHECK((button[i] = fcntl(line[i], F_DUPFD, 300)) >= 300); /* the holder closes what is below */
     a_board_says_why_its_lines_cannot_be_had(&o);
     a_holder_whose_guard_is_gone_gives_way(&o);
+    a_tick_between_two_looks_is_no_stale_one();
     CHECK(pins_start(&h) == 0);
     CHECK(pin_failsafe(&h, 0) == 0 && pin_lease_valid(&h, 1) == 0);
     CHECK(becomes(LINE_LEASE_VALID, 1));
