@@ -25,7 +25,8 @@
 #include "host.h"
 
 enum { PULSE_NS = 200000000, PERIOD_NS = 2000000000 };
-enum { DEAD_TRIES = 4 };                /* some 150 ms of a line that does not obey */
+enum { DEAD_TRIES = 4, DEAD_AGAIN = 20 }; /* some 150 ms of a line that does not obey; said again every second */
+enum { UNKNOWN = -1 };                    /* neither level */
 enum { HEARD_PRESS = 0, HEARD_DEAD = 1 }; /* what the holder tells the guard, a byte each */
 enum { DEBOUNCE_NS = 20000000, PRESS_NS = 1000000000 };
 
@@ -40,17 +41,17 @@ static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_
 /* A guard that is gone, or that reads nothing, is not waited for. */
 static void say(const holder_t *o, uint8_t what) { (void)!send(o->sock, &what, 1, MSG_DONTWAIT | MSG_NOSIGNAL); }
 
-/* Tried again at every turn; a line that never obeys is a fail-safe of the guard's (I4: nothing else may say that all is well). */
+/* Tried again at every turn, since a write that was refused may have taken; a line that never obeys is a fail-safe of the guard's
+ * (I4: nothing else may say that all is well), and again after a release. */
 static void set(holder_t *o, qsafp_line_t line, int level)
 {
     if (o->level[line] == level)
         return;
-    if (o->lines->drive(o->ctx, line, level) == 0) {
-        o->level[line] = level;
-        o->misses[line] = 0;
-    } else if (++o->misses[line] == DEAD_TRIES) {
+    bool ok = o->lines->drive(o->ctx, line, level) == 0;
+    o->level[line] = ok ? level : UNKNOWN;
+    o->misses[line] = ok ? 0 : o->misses[line] + 1;
+    if (o->misses[line] % DEAD_AGAIN == DEAD_TRIES)
         say(o, HEARD_DEAD);
-    }
 }
 
 /* Drives everything; returns ms until something changes by itself. */

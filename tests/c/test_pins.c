@@ -18,6 +18,7 @@ static void stop_the_device(qsafp_t *q, qsafp_reason_t reason);
 static uint32_t *level;
 static int button[2];
 static unsigned passed;
+enum { GONE = 1, GRUDGING = 2 }; /* level[LINES + 1]: the chip is gone; it obeys, and says that it did not */
 
 #define CHECK(what) \
     do { \
@@ -37,10 +38,10 @@ static void *claim(const qsafp_guard_options_t *o, char *why, size_t why_len)
 static int drive_line(void *ctx, qsafp_line_t line, int to)
 {
     (void)ctx;
-    if (__atomic_load_n(&level[LINES + 1], __ATOMIC_SEQ_CST)) /* the chip is gone */
-        return -1;
-    __atomic_store_n(&level[line], (uint32_t)to, __ATOMIC_SEQ_CST);
-    return 0;
+    uint32_t how = get(&level[LINES + 1]);
+    if (how != GONE)
+        __atomic_store_n(&level[line], (uint32_t)to, __ATOMIC_SEQ_CST);
+    return how ? -1 : 0;
 }
 
 static void release(void *ctx) { (void)ctx; }
@@ -277,18 +278,34 @@ static void stop_the_device(qsafp_t *q, qsafp_reason_t reason)
     tripped += reason == QSAFP_REASON_ANOMALY;
 }
 
-static void a_line_that_does_not_obey_stops_the_device_once(host_t *h)
+static void obeys(uint32_t how) { __atomic_store_n(&level[LINES + 1], how, __ATOMIC_SEQ_CST); }
+
+static void a_line_that_does_not_obey_stops_the_device(host_t *h)
 {
     struct pollfd p = {.fd = h->pins.wake, .events = POLLIN};
-    __atomic_store_n(&level[LINES + 1], 1, __ATOMIC_SEQ_CST);
+    obeys(GONE);
     CHECK(pin_lease_valid(h, 0) == 0);
     CHECK(poll(&p, 1, 20000) == 1);
     CHECK(pins_heard(h) && tripped == 1 && !pins_renew_wanted(h));
     CHECK(get(&level[LINE_LEASE_VALID]) == 1);
-    __atomic_store_n(&level[LINES + 1], 0, __ATOMIC_SEQ_CST);
+    CHECK(poll(&p, 1, 20000) == 1); /* whoever released it meanwhile hears of it again */
+    CHECK(pins_heard(h) && tripped == 2);
+    obeys(0);
     CHECK(becomes(LINE_LEASE_VALID, 0)); /* it was tried again all the time */
     CHECK(pin_lease_valid(h, 1) == 0 && becomes(LINE_LEASE_VALID, 1));
-    CHECK(poll(&p, 1, 0) == 0 && tripped == 1);
+    (void)told(h, 100);
+    CHECK(told(h, 200) == 0);
+}
+
+/* The line rose, and the driver said that it did not: low is then not what it is, and must be driven. */
+static void I4_a_refused_rise_is_driven_low_all_the_same(host_t *h)
+{
+    CHECK(pin_lease_valid(h, 0) == 0 && becomes(LINE_LEASE_VALID, 0));
+    obeys(GRUDGING);
+    CHECK(pin_lease_valid(h, 1) == 0 && becomes(LINE_LEASE_VALID, 1));
+    CHECK(pin_lease_valid(h, 0) == 0 && becomes(LINE_LEASE_VALID, 0));
+    obeys(0);
+    (void)told(h, 100);
 }
 
 static void a_tick_between_two_looks_is_no_stale_one(void)
@@ -321,7 +338,9 @@ int main(void)
     CHECK(pins_start(&h) == 0);
     CHECK(pin_failsafe(&h, 0) == 0 && pin_lease_valid(&h, 1) == 0);
     CHECK(becomes(LINE_LEASE_VALID, 1));
-    a_line_that_does_not_obey_stops_the_device_once(&h);
+    h.pins.s->stale_ns = 20000000000u;
+    a_line_that_does_not_obey_stops_the_device(&h);
+    I4_a_refused_rise_is_driven_low_all_the_same(&h);
     a_press_asks_once_and_until_a_lease_comes(&h);
     bounces_are_one_press_and_a_glitch_is_none(&h);
     I4_a_storm_of_edges_costs_little_and_moves_no_output(&h);
