@@ -120,6 +120,8 @@ static void hold(holder_t *o)
         int wait = drive(o);
         if (o->alive)
             listen_to(o);
+        else
+            signal(SIGTERM, SIG_DFL); /* take_over's, now that the lines were driven */
         await(o, wait);
         if (!o->alive && (get(&o->s->quit) || boot_ns() - o->dead_since > o->s->linger_ns))
             break;
@@ -128,8 +130,8 @@ static void hold(holder_t *o)
     set(o, LINE_FAILSAFE, 0);
 }
 
-/* One holder at a time: one whose guard is gone gives way.  One whose guard lives has the state directory's lock, so we never get
- * here.  The lock is held until this process ends. */
+/* One holder at a time: one whose guard is gone gives way, one whose guard lives (of another state directory) does not.  The lock is
+ * held until this process ends. */
 static int take_over(const char *run_dir, char *why, size_t why_len)
 {
     char path[PATH_MAX];
@@ -161,8 +163,9 @@ static _Noreturn void child(host_t *h, int sock, int ready)
         else if (fd != sock && fd != ready)
             close(fd);
     }
-    signal(SIGINT, SIG_IGN);  /* a terminal's interrupt is for the guard; the end of file follows */
-    signal(SIGTERM, SIG_DFL);
+    static const int theirs[] = {SIGINT, SIGQUIT, SIGHUP, SIGTERM}; /* for the guard; the end of file follows */
+    for (unsigned i = 0; i < sizeof theirs / sizeof *theirs; i++)
+        signal(theirs[i], SIG_IGN); /* SAFETY: I4 who drives the line outlives who wants it */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, 0);

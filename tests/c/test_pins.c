@@ -308,6 +308,17 @@ static void I4_a_refused_rise_is_driven_low_all_the_same(host_t *h)
     (void)told(h, 100);
 }
 
+/* Whatever ends the programs of a terminal or a service one by one: the guard may, and then somebody must drive the line. */
+static void I4_only_the_guards_end_ends_the_holder(host_t *h)
+{
+    static const int sent[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
+    for (unsigned i = 0; i < sizeof sent / sizeof *sent; i++) {
+        CHECK(pin_lease_valid(h, 1) == 0 && becomes(LINE_LEASE_VALID, 1));
+        CHECK(kill(h->pins.holder, sent[i]) == 0);
+        CHECK(pin_lease_valid(h, 0) == 0 && becomes(LINE_LEASE_VALID, 0));
+    }
+}
+
 static void a_tick_between_two_looks_is_no_stale_one(void)
 {
     pins_shared_t s = {.valid = 1, .stale_ns = 1000000000, .heartbeat_ns = boot_ns()};
@@ -341,6 +352,7 @@ int main(void)
     h.pins.s->stale_ns = 20000000000u;
     a_line_that_does_not_obey_stops_the_device(&h);
     I4_a_refused_rise_is_driven_low_all_the_same(&h);
+    I4_only_the_guards_end_ends_the_holder(&h);
     a_press_asks_once_and_until_a_lease_comes(&h);
     bounces_are_one_press_and_a_glitch_is_none(&h);
     I4_a_storm_of_edges_costs_little_and_moves_no_output(&h);
