@@ -39,11 +39,11 @@ typedef struct {
 
 typedef struct {
     uint32_t valid, failsafe, req;     /* wanted levels */
-    uint32_t quit;
+    uint32_t quit, unseen;             /* unseen: ticks of the guard since the holder drove */
     uint64_t heartbeat_ns, stale_ns, linger_ns;
 } pins_shared_t;
 
-typedef struct { pins_shared_t *s; int wake; pid_t holder; bool asked; uint64_t asked_serial; } pins_t; /* asked: LEASE_RENEW, while that lease ran */
+typedef struct { pins_shared_t *s; int wake; pid_t holder; bool asked; uint64_t asked_serial, counted_ns; } pins_t; /* asked: LEASE_RENEW, while that lease ran */
 
 typedef struct { int fd, file; uint64_t saves; uint32_t resets; pthread_t thread; } watchdog_t; /* fd: armed while >= 0; the rest is its thread's */
 
@@ -152,6 +152,7 @@ int pin_lease_valid(void *ctx, int level);
 int pin_failsafe(void *ctx, int level);
 int pin_req(void *ctx);
 bool pins_heard(host_t *h);
+bool pins_drive(const host_t *h);
 bool pins_renew_wanted(const host_t *h);
 /* serve.c */
 int serve_open(host_t *h);

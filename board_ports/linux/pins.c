@@ -26,6 +26,7 @@
 
 enum { PULSE_NS = 200000000, PERIOD_NS = 2000000000 };
 enum { DEAD_TRIES = 4, DEAD_AGAIN = 20 }; /* some 150 ms of a line that does not obey; said again every second */
+enum { APART_NS = 50000000, HUNG = 20 };  /* so many ticks so far apart without the holder: it hangs */
 enum { UNKNOWN = -1 };                    /* neither level */
 enum { HEARD_PRESS = 0, HEARD_DEAD = 1 }; /* what the holder tells the guard, a byte each */
 enum { DEBOUNCE_NS = 20000000, PRESS_NS = 1000000000 };
@@ -62,6 +63,7 @@ static int drive(holder_t *o)
     bool failsafe = get(&o->s->failsafe) || !fresh;
     set(o, LINE_LEASE_VALID, fresh && get(&o->s->valid)); /* SAFETY: I4 low when nobody vouches */
     set(o, LINE_VALIDATOR_REQ, get(&o->s->req) & 1);
+    __atomic_store_n(&o->s->unseen, 0, __ATOMIC_SEQ_CST);
     if (!failsafe) {
         o->failsafe_since = 0;
         set(o, LINE_FAILSAFE, 0);
@@ -229,11 +231,27 @@ static int want(host_t *h, uint32_t *p, uint32_t level)
     return n == 1 || errno == EAGAIN ? 0 : QSAFP_E_STORE; /* a full pipe is a wake-up on its way */
 }
 
+/* False: the holder hangs, in a driver perhaps, and the lines stay as they are. */
+bool pins_drive(const host_t *h) { return get(&h->pins.s->unseen) < HUNG; }
+
+/* Counted in ticks, since a suspended board has none. */
+static void count_unseen(host_t *h, uint64_t now)
+{
+    if (h->pins.holder <= 0 || now - __atomic_load_n(&h->pins.counted_ns, __ATOMIC_SEQ_CST) < APART_NS)
+        return;
+    __atomic_store_n(&h->pins.counted_ns, now, __ATOMIC_SEQ_CST);
+    if (__atomic_add_fetch(&h->pins.s->unseen, 1, __ATOMIC_SEQ_CST) % HUNG == 0)
+        qsafp_trip(&h->q, QSAFP_REASON_ANOMALY); /* SAFETY: I4 what nobody drives is no permission */
+}
+
 int pin_lease_valid(void *ctx, int level)
 {
     host_t *h = ctx;
-    __atomic_store_n(&h->pins.s->heartbeat_ns, boot_ns(), __ATOMIC_SEQ_CST); /* only the tick vouches for the line */
-    return want(h, &h->pins.s->valid, level != 0);
+    uint64_t now = boot_ns();
+    __atomic_store_n(&h->pins.s->heartbeat_ns, now, __ATOMIC_SEQ_CST); /* only the tick vouches for the line */
+    int err = want(h, &h->pins.s->valid, level != 0);
+    count_unseen(h, now); /* last: a fail-safe's low stays */
+    return err;
 }
 
 int pin_failsafe(void *ctx, int level)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The board's watchdog (HW-12): fed only while the deadline thread ticks, so that a board on which nothing ends a lease is reset.
+/* The board's watchdog (HW-12): fed only while the deadline thread ticks and the pin holder drives, so that a board on which nothing ends a lease is reset.
  *
  * A board that it resets again and again never comes to a lease.  After RESETS_MAX of them without one it is left alone, the
  * workload stays contained as it is without a lease, and the guard says so; the first lease arms it again. */
@@ -113,7 +113,7 @@ static void look(host_t *h)
         printf("guard: a lease runs, the watchdog is %s\n", armed ? "armed" : "not armed");
         fflush(stdout);
     }
-    if (w->fd >= 0 && now - ticked <= h->pins.s->stale_ns)
+    if (w->fd >= 0 && now - ticked <= h->pins.s->stale_ns && pins_drive(h))
         (void)ioctl(w->fd, WDIOC_KEEPALIVE, 0);
 }
 

@@ -319,6 +319,22 @@ static void I4_only_the_guards_end_ends_the_holder(host_t *h)
     }
 }
 
+/* A driver that never returns: the lines stay as they are, and nobody says so but the guard's own ticks. */
+static void I4_a_holder_that_hangs_stops_the_device(host_t *h)
+{
+    unsigned before = tripped;
+    CHECK(pin_lease_valid(h, 1) == 0 && becomes(LINE_LEASE_VALID, 1) && pins_drive(h));
+    CHECK(kill(h->pins.holder, SIGSTOP) == 0);
+    for (uint64_t end = boot_ns() + 20000000000u; tripped == before && boot_ns() < end; nap_ms(5))
+        CHECK(pin_lease_valid(h, 0) == 0);
+    CHECK(tripped == before + 1 && !pins_drive(h) && get(&level[LINE_LEASE_VALID]) == 1);
+    CHECK(kill(h->pins.holder, SIGCONT) == 0);
+    CHECK(becomes(LINE_LEASE_VALID, 0));
+    for (uint64_t end = boot_ns() + 20000000000u; !pins_drive(h) && boot_ns() < end;)
+        nap_ms(1);
+    CHECK(pins_drive(h));
+}
+
 static void a_tick_between_two_looks_is_no_stale_one(void)
 {
     pins_shared_t s = {.valid = 1, .stale_ns = 1000000000, .heartbeat_ns = boot_ns()};
@@ -353,6 +369,7 @@ int main(void)
     a_line_that_does_not_obey_stops_the_device(&h);
     I4_a_refused_rise_is_driven_low_all_the_same(&h);
     I4_only_the_guards_end_ends_the_holder(&h);
+    I4_a_holder_that_hangs_stops_the_device(&h);
     a_press_asks_once_and_until_a_lease_comes(&h);
     bounces_are_one_press_and_a_glitch_is_none(&h);
     I4_a_storm_of_edges_costs_little_and_moves_no_output(&h);

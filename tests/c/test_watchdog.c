@@ -79,6 +79,13 @@ int slots_save(int fd, const void *buf, uint32_t len, uint64_t *count)
     return !disk_full && pwrite(fd, buf, len, 0) == (ssize_t)len ? 0 : QSAFP_E_STORE;
 }
 
+static bool hangs;
+bool pins_drive(const host_t *h)
+{
+    (void)h;
+    return !hangs;
+}
+
 static char why[300], path[300];
 static pins_shared_t shared = {.stale_ns = 1000000000};
 static qsafp_gate_page_t page;
@@ -138,11 +145,11 @@ static void it_is_fed_while_the_deadline_ticks_and_disarmed_at_the_end(void)
     CHECK(h.watchdog.fd == -1);
 }
 
-static void it_starves_when_the_deadline_thread_stops(void)
+static void it_starves(uint64_t ticked)
 {
     host_t h = fresh();
     write_text(path, "");
-    __atomic_store_n(&shared.heartbeat_ns, boot_ns() - 2 * shared.stale_ns, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&shared.heartbeat_ns, ticked, __ATOMIC_SEQ_CST);
     int fed = fake.fed;
     CHECK(watchdog_start(&h) == 0);
     for (int i = 0; i < 5; i++) {
@@ -151,6 +158,15 @@ static void it_starves_when_the_deadline_thread_stops(void)
     }
     CHECK(fake.fed == fed);
     end(&h);
+}
+
+static void it_starves_when_the_deadline_thread_stops(void) { it_starves(boot_ns() - 2 * shared.stale_ns); }
+
+static void it_starves_when_the_pin_holder_hangs(void)
+{
+    hangs = true;
+    it_starves(boot_ns());
+    hangs = false;
 }
 
 static void a_timeout_that_is_not_kept_refuses_the_start(void)
@@ -245,6 +261,7 @@ int main(void)
     options.watchdog = path;
     it_is_fed_while_the_deadline_ticks_and_disarmed_at_the_end();
     it_starves_when_the_deadline_thread_stops();
+    it_starves_when_the_pin_holder_hangs();
     a_timeout_that_is_not_kept_refuses_the_start();
     one_that_is_not_there_names_itself();
     three_resets_without_a_lease_and_it_is_left_alone_until_one();

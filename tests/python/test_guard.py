@@ -154,11 +154,30 @@ def test_a_storm_on_lease_renew_neither_stops_the_guard_nor_keeps_the_line_high(
     assert len(device.events()) < 20, "a storm writes no records"
 
 
+def holder_of(device: Device) -> int:
+    assert device.guard is not None
+    children = Path(f"/proc/{device.guard.pid}/task/{device.guard.pid}/children").read_text().split()
+    return next(int(p) for p in children if Path(f"/proc/{p}/comm").read_text().strip() == "qsafp-pins")
+
+
+def test_a_pin_holder_that_hangs_is_a_fail_safe(device: Device) -> None:
+    device.lease()
+    until(lambda: device.pin("LEASE_VALID") == 1)
+    holder = holder_of(device)
+    os.kill(holder, signal.SIGSTOP)
+    try:
+        with device.client() as client:
+            until(lambda: client.status().reason == Reason.ANOMALY)
+        assert not device.gate()
+    finally:
+        os.kill(holder, signal.SIGCONT)
+    until(lambda: device.pin("LEASE_VALID") == 0)
+
+
 def test_a_guard_whose_pin_holder_died_ends_and_the_next_one_takes_the_lines(device: Device) -> None:
     device.lease()
     assert device.guard is not None
-    children = Path(f"/proc/{device.guard.pid}/task/{device.guard.pid}/children").read_text().split()
-    holder = next(int(p) for p in children if Path(f"/proc/{p}/comm").read_text().strip() == "qsafp-pins")
+    holder = holder_of(device)
     gate = device.gate()
     assert gate
     os.kill(holder, signal.SIGKILL)
