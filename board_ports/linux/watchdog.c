@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The board's watchdog (HW-12): fed only while the deadline thread ticks and the pin holder drives, so that a board on which nothing ends a lease is reset.
  *
- * A board that it resets again and again never comes to a lease.  After RESETS_MAX of them without one it is left alone, the
- * workload stays contained as it is without a lease, and the guard says so; the first lease arms it again. */
+ * A board that it resets again and again never comes to a lease.  Few drivers say what reset the board (a Raspberry Pi's does not),
+ * so what counts is a boot that ended with it armed: a power cut counts too.  After RESETS_MAX of them in a row without a lease it is
+ * left alone, the workload stays contained as it is without a lease, and the guard says so; the first lease arms it again. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -16,55 +17,44 @@
 
 #include "host.h"
 
-#ifndef WATCHDOG_SYSFS
-#define WATCHDOG_SYSFS "/sys/class/watchdog"
+#ifndef BOOT_ID
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 #endif
 
 enum { RESETS_MAX = 3, FEED_MS = 100 };
 
-typedef struct { uint32_t resets; char boot[36]; } watchdog_state_t; /* resets by it since the last lease, and the boot that counted last */
+typedef struct { uint32_t resets; char armed[36]; } watchdog_state_t; /* boots that ended armed since the last lease; the boot that is, or zeros */
 
-static size_t read_text(const char *path, char *to, size_t len)
+static int read_boot(host_t *h, char boot[36])
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, to, len - 1) : 0;
+    int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, boot, 36) : 0;
     if (fd >= 0)
         close(fd);
-    to[n > 0 ? n : 0] = 0;
-    return n > 0 ? (size_t)n : 0;
+    return n == 36 ? 0 : fail(h, "%s: cannot be read", BOOT_ID);
 }
 
-/* Did it reset the board into this boot?  Opening the device would arm it, so the answer is sysfs's. */
-static bool reset_us(const char *device)
+static int save(host_t *h, bool armed)
 {
-    char path[300], text[32];
-    const char *name = strrchr(device, '/');
-    snprintf(path, sizeof path, "%s/%s/bootstatus", WATCHDOG_SYSFS, name ? name + 1 : device);
-    return read_text(path, text, sizeof text) && strtoul(text, 0, 0) & WDIOF_CARDRESET;
+    watchdog_t *w = &h->watchdog;
+    watchdog_state_t s = {.resets = w->resets};
+    if (armed && read_boot(h, s.armed))
+        return -1;
+    return slots_save(w->file, &s, sizeof s, &w->saves)
+               ? fail(h, "%s/watchdog.bin: cannot be written; a watchdog whose resets are not counted could loop", h->o->state_dir) : 0;
 }
 
-static int save(watchdog_t *w, const watchdog_state_t *s)
-{
-    int err = slots_save(w->file, s, sizeof *s, &w->saves);
-    if (!err)
-        w->resets = s->resets;
-    return err;
-}
-
+/* A guard that starts again in the same boot counts nothing. */
 static int count_reset(host_t *h)
 {
     watchdog_t *w = &h->watchdog;
     watchdog_state_t s = {0};
-    char boot[64] = {0};
+    char boot[sizeof s.armed];
+    if (read_boot(h, boot))
+        return -1;
     (void)!slots_load(w->file, &s, sizeof s, &w->saves); /* none yet, or torn: counts from the start */
-    w->resets = s.resets;
-    (void)read_text(BOOT_ID, boot, sizeof boot);
-    if (!reset_us(h->o->watchdog) || memcmp(boot, s.boot, sizeof s.boot) == 0)
-        return 0;
-    s.resets++;
-    memcpy(s.boot, boot, sizeof s.boot);
-    return save(w, &s) ? fail(h, "%s/watchdog.bin: cannot be written; a watchdog whose resets are not counted could loop", h->o->state_dir) : 0;
+    w->resets = s.resets + (s.armed[0] && memcmp(boot, s.armed, sizeof boot) != 0);
+    return w->resets == s.resets ? 0 : save(h, false);
 }
 
 /* The magic close: the driver stops it, unless it was built never to. */
@@ -76,6 +66,7 @@ static void disarm(host_t *h)
     (void)!write(w->fd, "V", 1);
     close(w->fd);
     w->fd = -1;
+    (void)!save(h, false);
 }
 
 /* Armed by opening it; what it then really does is read back. */
@@ -83,12 +74,16 @@ static int arm(host_t *h)
 {
     watchdog_t *w = &h->watchdog;
     int asked = (int)h->o->watchdog_s, got = asked;
-    int fd = open(h->o->watchdog, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fail(h, "watchdog %s: %s%s", h->o->watchdog, strerror(errno),
-                    errno == EBUSY ? "; another process has it, systemd perhaps: RuntimeWatchdogSec=off in system.conf"
-                    : errno == EACCES ? "; packaging/udev/60-qsafp-watchdog.rules gives it to the group qsafp" : "");
-    w->fd = fd;
+    if (save(h, true))
+        return -1;
+    int fd = w->fd = open(h->o->watchdog, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) {
+        int why = errno;
+        (void)!save(h, false);
+        return fail(h, "watchdog %s: %s%s", h->o->watchdog, strerror(why),
+                    why == EBUSY ? "; another process has it, systemd perhaps: RuntimeWatchdogSec=off in system.conf"
+                    : why == EACCES ? "; packaging/udev/60-qsafp-watchdog.rules gives it to the group qsafp" : "");
+    }
     if (ioctl(fd, WDIOC_SETTIMEOUT, &got) || ioctl(fd, WDIOC_GETTIMEOUT, &got)) {
         int why = errno;
         disarm(h);
@@ -106,11 +101,11 @@ static void look(host_t *h)
     watchdog_t *w = &h->watchdog;
     uint64_t now = boot_ns(), ticked = __atomic_load_n(&h->pins.s->heartbeat_ns, __ATOMIC_SEQ_CST);
     if (w->resets && qsafp_gate_check_ns(h->q.page, now)) {
-        watchdog_state_t s = {0};
-        (void)!slots_load(w->file, &s, sizeof s, &w->saves);
-        s.resets = 0; /* this boot stays counted */
-        bool armed = save(w, &s) == 0 && (w->fd >= 0 || arm(h) == 0);
-        printf("guard: a lease runs, the watchdog is %s\n", armed ? "armed" : "not armed");
+        w->resets = 0;
+        if (w->fd < 0)
+            printf("guard: a lease runs, the watchdog is %s%s\n", arm(h) ? "not armed: " : "armed", w->fd < 0 ? h->why : "");
+        else
+            (void)!save(h, true);
         fflush(stdout);
     }
     if (w->fd >= 0 && now - ticked <= h->pins.s->stale_ns && pins_drive(h))
@@ -139,10 +134,13 @@ int watchdog_start(host_t *h)
     if (count_reset(h))
         return -1;
     if (w->resets >= RESETS_MAX)
-        printf("guard: the watchdog reset this board %u times without a lease: contained, and the watchdog not armed until there is one\n", w->resets);
+        printf("guard: %u boots ended with the watchdog armed and without a lease: contained, and it is not armed until there is one\n", w->resets);
     else if (arm(h))
         return -1;
-    return pthread_create(&w->thread, 0, feeder, h) ? fail(h, "cannot start the watchdog's thread") : 0;
+    if (pthread_create(&w->thread, 0, feeder, h) == 0)
+        return 0;
+    w->thread = 0; /* it may be anything now */
+    return fail(h, "cannot start the watchdog's thread");
 }
 
 /* After h->stop was set. */

@@ -10,13 +10,12 @@
 #include <sys/stat.h>
 #include <time.h>
 
-static char root[] = P_tmpdir "/qsafp-watchdog-XXXXXX", sysfs[200], boot_id[200];
+static char root[] = P_tmpdir "/qsafp-watchdog-XXXXXX", boot_id[200];
 static struct { _Atomic int fed, refuse, timeout, most; } fake;
 
 static int fake_ioctl(int fd, unsigned long what, int *value);
 
 #define ioctl fake_ioctl
-#define WATCHDOG_SYSFS sysfs
 #define BOOT_ID boot_id
 #include "../../board_ports/linux/watchdog.c"
 #undef ioctl
@@ -107,6 +106,15 @@ static void write_text(const char *name, const char *text)
     int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
     close(fd);
+}
+
+static size_t read_text(const char *name, char *to, size_t len)
+{
+    int fd = open(name, O_RDONLY);
+    ssize_t n = fd >= 0 ? read(fd, to, len) : 0;
+    if (fd >= 0)
+        close(fd);
+    return n > 0 ? (size_t)n : 0;
 }
 
 static size_t device_holds(char *text, size_t len) { return read_text(path, text, len); }
@@ -202,62 +210,80 @@ static void one_that_is_not_there_names_itself(void)
     end(&h);
 }
 
-static void boot_after_a_reset(unsigned n)
+static void boots(unsigned n)
 {
-    char id[40], status[240];
+    char id[40];
     snprintf(id, sizeof id, "%036u\n", n);
     write_text(boot_id, id);
-    snprintf(status, sizeof status, "%s/watchdog0/bootstatus", sysfs);
-    write_text(status, "32\n");
+}
+
+/* What was kept, brought back after a clean end: as a reset leaves it. */
+static void ends_by_a_reset(host_t *h)
+{
+    char kept[240];
+    watchdog_state_t s;
+    snprintf(kept, sizeof kept, "%s/watchdog.bin", root);
+    CHECK(read_text(kept, (char *)&s, sizeof s) == sizeof s);
+    end(h);
+    int fd = open(kept, O_WRONLY);
+    CHECK(pwrite(fd, &s, sizeof s, 0) == sizeof s);
+    close(fd);
 }
 
 static void three_resets_without_a_lease_and_it_is_left_alone_until_one(void)
 {
-    char text[8];
-    for (unsigned n = 1; n <= 4; n++) {
-        host_t h = fresh();
-        write_text(path, "");
-        boot_after_a_reset(n);
-        CHECK(watchdog_start(&h) == 0);
-        CHECK((h.watchdog.fd >= 0) == (n < 3));
-        h.stop = true;
-        if (n == 4) {
-            pthread_join(h.watchdog.thread, 0);
-            h.watchdog.thread = 0;
-            page = (qsafp_gate_page_t){.armed = QSAFP_ARMED, .deadline_ns = boot_ns() + 500000000, .window_ns = 1000000000};
-            look(&h);
-            look(&h);
-            CHECK(h.watchdog.fd >= 0 && h.watchdog.resets == 0);
-            page.armed = 0;
+    host_t h;
+    for (unsigned n = 0; n <= 3; n++) {
+        boots(n);
+        for (int start = 0; start < 2; start++) { /* the guard alone starts again: the same boot counts once */
+            h = fresh();
+            CHECK(watchdog_start(&h) == 0 && h.watchdog.resets == n);
+            CHECK((h.watchdog.fd >= 0) == (n < 3));
+            if (n < 3 || start == 0)
+                ends_by_a_reset(&h);
         }
-        end(&h);
-        host_t again = fresh(); /* the guard alone starts again: the same boot counts once */
-        CHECK(watchdog_start(&again) == 0);
-        CHECK(again.watchdog.resets == (n < 4 ? n : 0));
-        end(&again);
     }
-    CHECK(device_holds(text, sizeof text) == 1);
+    h.stop = true;
+    pthread_join(h.watchdog.thread, 0);
+    h.watchdog.thread = 0;
+    page = (qsafp_gate_page_t){.armed = QSAFP_ARMED, .deadline_ns = boot_ns() + 500000000, .window_ns = 1000000000};
+    look(&h);
+    look(&h);
+    CHECK(h.watchdog.fd >= 0 && h.watchdog.resets == 0);
+    page.armed = 0;
+    ends_by_a_reset(&h);
+    boots(4);
+    h = fresh();
+    CHECK(watchdog_start(&h) == 0 && h.watchdog.resets == 1 && h.watchdog.fd >= 0);
+    end(&h);
+    boots(5); /* after a clean end nothing is counted */
+    h = fresh();
+    CHECK(watchdog_start(&h) == 0 && h.watchdog.resets == 1);
+    end(&h);
 }
 
 static void what_cannot_be_counted_is_not_armed(void)
 {
     host_t h = fresh();
-    boot_after_a_reset(9);
+    char text[8];
+    write_text(path, "");
     disk_full = true;
     CHECK(watchdog_start(&h) < 0 && strstr(why, "watchdog.bin: cannot be written") && h.watchdog.fd < 0);
     disk_full = false;
     end(&h);
+    CHECK(unlink(boot_id) == 0);
+    h = fresh();
+    CHECK(watchdog_start(&h) < 0 && strstr(why, "boot_id: cannot be read") && h.watchdog.fd < 0);
+    end(&h);
+    CHECK(device_holds(text, sizeof text) == 0);
 }
 
 int main(void)
 {
-    char folder[220];
     CHECK(mkdtemp(root));
-    snprintf(sysfs, sizeof sysfs, "%s/sys", root);
     snprintf(boot_id, sizeof boot_id, "%s/boot_id", root);
     snprintf(path, sizeof path, "%s/watchdog0", root);
-    snprintf(folder, sizeof folder, "%s/watchdog0", sysfs);
-    CHECK(mkdir(sysfs, 0700) == 0 && mkdir(folder, 0700) == 0);
+    boots(0);
     options.watchdog = path;
     it_is_fed_while_the_deadline_ticks_and_disarmed_at_the_end();
     it_starves_when_the_deadline_thread_stops();
@@ -266,6 +292,8 @@ int main(void)
     one_that_is_not_there_names_itself();
     three_resets_without_a_lease_and_it_is_left_alone_until_one();
     what_cannot_be_counted_is_not_armed();
+    snprintf(boot_id, sizeof boot_id, "%s/watchdog.bin", root);
+    CHECK(unlink(path) == 0 && unlink(boot_id) == 0 && rmdir(root) == 0);
     printf("test_watchdog: %u passed, 0 failed\n", passed);
     return 0;
 }
