@@ -65,15 +65,15 @@ def load(name: str, base: Path = Path()) -> Board:
     if name == SIMULATED:
         return NONE
     if name.endswith(".toml"):
-        return _read(base / name)
+        return _read(base / name, name)
     for folder in FOLDERS:
         if name.isidentifier() and (folder / name / "board.toml").is_file():
-            return _read(folder / name / "board.toml")
+            return _read(folder / name / "board.toml", name)
     near = difflib.get_close_matches(name, names(), 1, 0.0)[0]
     raise ConfigError(f'board "{name}" is not known; the nearest is "{near}", and the path of a board.toml of your own will do')
 
 
-def _read(path: Path) -> Board:
+def _read(path: Path, name: str) -> Board:
     v = settings(read_toml(path), {"title": str, "proven": str, "chip": "", "lines": dict}, str(path))
     if v["proven"] not in PROVEN:
         raise ConfigError(f'{path}: proven = "{v["proven"]}" is none of {", ".join(PROVEN)}')
@@ -84,7 +84,7 @@ def _read(path: Path) -> Board:
     places = [(a.chip, a.name, a.offset) for a in lines if a.chip]
     if len(set(places)) != len(places):
         raise ConfigError(f"{path}: one line has two meanings")
-    return Board(path.parent.name, v["title"], v["proven"], lines)
+    return Board(name, v["title"], v["proven"], lines)
 
 
 def _line(table: Any, chip: str, where: str) -> Line:

@@ -46,6 +46,13 @@ def test_a_board_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:
     assert not b.simulated
 
 
+def test_no_folder_makes_a_real_board_a_simulated_one(tmp_path: Path) -> None:
+    folder = tmp_path / board.SIMULATED
+    folder.mkdir()
+    b = read(folder, GOOD)
+    assert (b.name, b.simulated) == ("mine.toml", False)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
