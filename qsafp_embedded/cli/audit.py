@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .. import evidence
 from ..audit import Log, Record
@@ -116,10 +116,19 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _whole(file: BinaryIO, path: Path, data: bytes) -> None:
+    try:
+        file.write(data)
+        file.flush()
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def _write_new(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
-            file.write(data)
+            _whole(file, path, data)
     except FileExistsError as why:
         raise QsafpError(f"{path}: is there already; export never overwrites") from why
     except OSError as why:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_a_log_is_listed_verified_and_exported(tmp_path: Path, capsys: pytest.Ca
         assert Log.open(ring).raw[: good["records"]] == Log.open(tmp_path / "log.cbor").raw[: good["records"]]
         assert main(["audit", "export", "--out", str(tmp_path / "log.jsonl"), *where]) == 1  # never overwritten
         assert "never overwrites" in capsys.readouterr().err
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            assert main(["audit", "export", "--out", str(tmp_path / "half.jsonl"), *where]) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "File too large" in capsys.readouterr().err
+        assert not (tmp_path / "half.jsonl").exists()
         bad = bytearray(ring.read_bytes())
         bad[256 * 2 + 150] ^= 1
         (tmp_path / "bad.ring").write_bytes(bad)
