@@ -83,12 +83,19 @@ def _findings(b: Board) -> Iterator[Finding]:
             yield Finding(chip.path.name, False, chip.trouble, _permit(chip.path))
         else:
             yield Finding(chip.path.name, None, f"{chip.label}, {chip.lines} lines")
+    unread = any(c.trouble for c in chips)
     for name, line in zip(LINES, b.lines, strict=True):
+        if unread and line.chip and line.chip not in {c.label for c in chips}:
+            yield Finding(name, None, "not looked for: a chip above could not be read")
+            continue
         yield _line(name, line, [c for c in chips if c.label == line.chip])
 
 
 def _permit(path: Path) -> str:
-    group_ = path.group()
+    try:
+        group_ = path.group()
+    except KeyError:
+        group_ = "root"  # of nobody either
     if group_ == "root":
         return "install packaging/udev/60-qsafp-gpio.rules, which gives it to the group gpio"
     return f"let the guard's user into the group that owns it: usermod -aG {group_} USER"

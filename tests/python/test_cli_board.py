@@ -96,6 +96,17 @@ def test_a_chip_that_may_not_be_opened_names_the_group(pi: Pi, capsys: pytest.Ca
     code, found = check(capsys, "raspberry_pi_5")
     assert code == 1
     assert path.group() in str(found["gpiochip4"]["remedy"]) or "udev" in str(found["gpiochip4"]["remedy"])
+    assert (found["LEASE_VALID"]["ok"], found["LEASE_VALID"]["seen"]) == (None, "not looked for: a chip above could not be read")
+
+
+def test_a_chip_of_a_nameless_group_needs_the_rule(pi: Pi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless(_: Path) -> str:
+        raise KeyError("getgrgid(): gid not found")
+
+    monkeypatch.setattr(Path, "group", nameless)
+    pi.chips = [gpio.Chip(Path("/dev/null"), trouble="Permission denied")]
+    _, found = check(capsys, "raspberry_pi_5")
+    assert "60-qsafp-gpio.rules" in str(found["null"]["remedy"])
 
 
 def test_no_chip_at_all_is_one_finding(pi: Pi, capsys: pytest.CaptureFixture[str]) -> None:
