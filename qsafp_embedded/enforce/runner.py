@@ -134,11 +134,13 @@ class Runner:
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def _tell(self, event: str, text: str = "", **more: object) -> None:
-        """Say what happened: to programs each event, to people those with words."""
+        """Say what happened: to programs each event, to people those with words.  A stream that fails keeps nothing from being done."""
+        line = f"qsafp run: {text}" if text else ""
         if self.plan.events:
-            print(json.dumps({"event": event, "name": self.name, "boot_ns": now_ns(), **more}), file=sys.stderr, flush=True)
-        elif text:
-            print(f"qsafp run: {text}", file=sys.stderr, flush=True)
+            line = json.dumps({"event": event, "name": self.name, "boot_ns": now_ns(), **more})
+        with contextlib.suppress(OSError):
+            if line:
+                print(line, file=sys.stderr, flush=True)
 
     def _tell_closed(self, event: str, what: str = "") -> None:
         why = self.gate._refusal()

@@ -7,6 +7,7 @@ import json
 import signal
 from types import SimpleNamespace
 
+import pytest
 from guard_kit import Device, FakeGuard, answer, short_dir, until
 from test_run import Run, run, steps
 
@@ -89,6 +90,20 @@ def test_a_workload_that_no_guard_took_is_killed_and_rolled_back_once_one_does()
             orders += [3] * 8
             r.close()
             fake.close()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["words", "json"])
+def test_what_cannot_be_told_is_done_all_the_same(device: Device, run: type[Run], options: list[str]) -> None:
+    (device.root / "run.log").symlink_to("/dev/full")
+    file = device.root / "file"
+    file.write_text("good")
+    device.lease()
+    r = run(*options, "--checkpoint", str(file), "--no-restart")
+    until(r.running)
+    file.write_text("bad")
+    device.revoke()
+    assert r.wait() == 75
+    assert file.read_text() == "good"
 
 
 def test_what_ends_a_run_badly_is_an_event_too(device: Device, run: type[Run]) -> None:
