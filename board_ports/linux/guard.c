@@ -358,8 +358,8 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
         serve_close(h);
     }
     host_stop(h);
-    watchdog_stop(h);
-    pins_stop(h);
+    pins_stop(h); /* a holder that hangs is waited for: the watchdog bites */
+    watchdog_stop(h, err == 0);
     host_free(h);
     pthread_sigmask(SIG_SETMASK, &was, 0);
     return err;

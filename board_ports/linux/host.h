@@ -186,7 +186,7 @@ bool uart_write(const client_t *c, const uint8_t *frame, size_t n);
 
 /* watchdog.c */
 int watchdog_start(host_t *h);
-void watchdog_stop(host_t *h);
+void watchdog_stop(host_t *h, bool clean);
 
 /* notify.c */
 void notify(const char *text);

@@ -119,7 +119,6 @@ static void *feeder(void *arg)
         look(h);
         (void)poll(0, 0, FEED_MS);
     }
-    disarm(h);
     return 0;
 }
 
@@ -140,16 +139,21 @@ int watchdog_start(host_t *h)
     if (pthread_create(&w->thread, 0, feeder, h) == 0)
         return 0;
     w->thread = 0; /* it may be anything now */
+    disarm(h);
     return fail(h, "cannot start the watchdog's thread");
 }
 
-/* After h->stop was set. */
-void watchdog_stop(host_t *h)
+/* After h->stop was set, and the lines are low.  Not `clean`: it stays armed, and bites unless another guard takes it. */
+void watchdog_stop(host_t *h, bool clean)
 {
     watchdog_t *w = &h->watchdog;
     if (w->thread)
         pthread_join(w->thread, 0);
-    disarm(h);
+    if (clean)
+        disarm(h);
+    else if (w->fd >= 0)
+        close(w->fd);
+    w->fd = -1;
     if (w->file >= 0)
         close(w->file);
     w->file = -1;

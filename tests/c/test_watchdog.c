@@ -134,7 +134,7 @@ static void wait_for_food(int more)
 static void end(host_t *h)
 {
     h->stop = true;
-    watchdog_stop(h);
+    watchdog_stop(h, true);
     close(h->store.dir_fd);
 }
 
@@ -151,6 +151,18 @@ static void it_is_fed_while_the_deadline_ticks_and_disarmed_at_the_end(void)
     end(&h);
     CHECK(device_holds(text, sizeof text) == 1 && text[0] == 'V');
     CHECK(h.watchdog.fd == -1);
+}
+
+static void it_bites_after_an_end_that_is_none(void)
+{
+    host_t h = fresh();
+    char text[8];
+    write_text(path, "");
+    CHECK(watchdog_start(&h) == 0);
+    h.stop = true;
+    watchdog_stop(&h, false);
+    close(h.store.dir_fd);
+    CHECK(device_holds(text, sizeof text) == 0 && h.watchdog.fd == -1);
 }
 
 static void it_starves(uint64_t ticked)
@@ -286,6 +298,7 @@ int main(void)
     boots(0);
     options.watchdog = path;
     it_is_fed_while_the_deadline_ticks_and_disarmed_at_the_end();
+    it_bites_after_an_end_that_is_none();
     it_starves_when_the_deadline_thread_stops();
     it_starves_when_the_pin_holder_hangs();
     a_timeout_that_is_not_kept_refuses_the_start();
