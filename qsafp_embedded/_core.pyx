@@ -507,6 +507,10 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     if d["uart"]:
         strings.append(d["uart"].encode())
         o.uart = <bytes> strings[len(strings) - 1]
+    kind, device, o.log.hz, o.log.address, o.log.bytes, o.log.page = d["log"]
+    o.log.kind, o.log.live_min, o.log.erase = <c.qsafp_log_kind_t> <int> kind, d["log_live_min"], d.get("log_erase", 0)
+    strings.append(device.encode())
+    o.log.device = <bytes> strings[len(strings) - 1]
     for i, (chip, name, offset, flags) in enumerate(d["lines"][:c.LINES]):
         strings += [chip.encode(), name.encode()]
         o.lines[i].offset, o.lines[i].flags = offset, flags

@@ -149,6 +149,17 @@ cdef extern from "guard.h" nogil:
         const char *name
         uint32_t offset
         uint32_t flags
+    ctypedef enum qsafp_log_kind_t:
+        pass
+    ctypedef struct qsafp_log_spec_t:
+        const char *device
+        qsafp_log_kind_t kind
+        uint32_t hz
+        uint32_t address
+        uint32_t bytes
+        uint32_t page
+        uint32_t live_min
+        uint32_t erase
     ctypedef struct qsafp_guard_options_t:
         const char *run_dir
         const char *state_dir
@@ -157,6 +168,7 @@ cdef extern from "guard.h" nogil:
         qsafp_line_spec_t lines[LINES]
         const char *watchdog
         const char *uart
+        qsafp_log_spec_t log
         const uint8_t *set_doc
         size_t set_len
         uint8_t ueid[33]

@@ -205,7 +205,7 @@ host_t *host_new(const qsafp_guard_options_t *o, char *why, size_t why_len)
     h->why = why;
     h->why_len = why_len;
     store_t *s = &h->store;
-    s->ring.fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
+    s->ring.fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = s->spare_fd = -1;
     h->watchdog.fd = h->watchdog.file = -1;
     h->page_fd = h->gate_fd = h->ctl_fd = h->epoll_fd = h->signal_fd = h->deadline_event = h->service_event = -1;
     pthread_mutexattr_t inherit;
@@ -347,10 +347,10 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
     if (!err) {
         h->locked = mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
         bool spared = spare_us();
-        printf("guard: serving %s, board %s%s, %s counter, FIFO %s, memory locked %s, spared by the OOM killer %s, watchdog %s\n", o->run_dir, o->board,
+        printf("guard: serving %s, board %s%s, %s counter, FIFO %s, memory locked %s, spared by the OOM killer %s, watchdog %s, log %s of %u records\n", o->run_dir, o->board,
                strcmp(o->board, "simulated") ? "" : " (SIMULATED PINS)", h->counter_hz ? "CPU" : "no CPU", h->fifo ? "yes" : "no",
                h->locked ? "yes" : "no", spared ? "yes" : "no",
-               h->watchdog.fd >= 0 ? o->watchdog : "none");
+               h->watchdog.fd >= 0 ? o->watchdog : "none", h->store.ring.name, log_live(h));
         fflush(stdout);
         notify("READY=1");
         err = serve(h);

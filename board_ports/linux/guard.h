@@ -12,6 +12,17 @@ enum { LINE_ACTIVE_LOW = 1, LINE_OPEN_DRAIN = 2, LINE_PULL_UP = 4, LINE_PULL_DOW
 /* Where a line is: the label of its chip (0: the board has no such line), and its name there, or its offset where that is 0. */
 typedef struct { const char *chip, *name; uint32_t offset, flags; } qsafp_line_spec_t;
 
+/* What the audit log's ring lies on; all but `kind` zero for a file in state_dir. */
+typedef enum { LOG_FILE, LOG_SPI, LOG_I2C } qsafp_log_kind_t;
+typedef struct {
+    const char *device;
+    qsafp_log_kind_t kind;
+    uint32_t hz;                   /* SPI */
+    uint32_t address, bytes, page; /* I2C */
+    uint32_t live_min;             /* fewer records on hand refuse the start */
+    uint32_t erase;                /* what is there goes at enrolment */
+} qsafp_log_spec_t;
+
 typedef struct {
     const char *run_dir, *state_dir; /* sockets and pins; log, state, evidence */
     const char *sodium;              /* path of the shared object that has libsodium (PyNaCl's) */
@@ -19,6 +30,7 @@ typedef struct {
     qsafp_line_spec_t lines[LINES];
     const char *watchdog;            /* /dev/watchdogN, or 0 */
     const char *uart;                /* a serial line that takes commands as ctl.sock does, or 0 */
+    qsafp_log_spec_t log;
     const uint8_t *set_doc;
     size_t set_len;
     uint8_t ueid[33], model[32];

@@ -21,7 +21,7 @@ enum { LOG_QUEUE = 768, LOG_GROUP = 32 }; /* entries that wait; pages of one com
 
 typedef struct {
     ring_t ring;
-    int state_fd, evidence_fd, lock_fd, seal_fd, dir_fd;
+    int state_fd, evidence_fd, lock_fd, seal_fd, dir_fd, spare_fd;
     uint32_t slots, depth, group;      /* of the ring; entries that may wait; pages of one commit */
     uint8_t *image;                    /* the ring as the core sees it */
     pthread_mutex_t lock;              /* over image and queue; never held across a system call */
@@ -30,7 +30,7 @@ typedef struct {
     uint64_t queued, durable;          /* how many entries went in, and are on the disk */
     bool stop, failed, stuck;          /* stuck: the last write failed and is tried again */
     pthread_t writer;
-    uint64_t state_count;
+    uint64_t state_count, spare_count;
     uint64_t evidence_size, evidence_old, evidence_pruned;
     uint64_t lost_evidence, lost_events; /* since the disk last took everything; degrade(n) bounds them */
     uint64_t untold_evidence, degrade;
@@ -133,6 +133,8 @@ int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len);
 int log_erase(void *ctx, uint32_t sector);
 int log_sync(void *ctx);
 bool log_crowded(host_t *h);
+uint32_t log_live(const host_t *h); /* records that are on hand at least, once that many were written */
+int ring_broken(host_t *h);         /* says why */
 /* files.c */
 int open_in(host_t *h, const char *name, bool create);
 int evidence_recover(store_t *s);

@@ -76,33 +76,65 @@ static bool all_blank(const store_t *s, uint64_t from, uint64_t to)
     return from >= to;
 }
 
-static int broken(host_t *h) { return fail(h, "%s: %s", h->store.ring.name, *h->store.ring.why ? h->store.ring.why : strerror(errno)); }
-
 static bool put_record(store_t *s, uint64_t seq) { return s->ring.is->prog(&s->ring, (uint32_t)(seq % s->slots) * SLOT, at(s, seq), SLOT); }
+
+static int overwrite(host_t *h, uint64_t from, uint64_t to)
+{
+    store_t *s = &h->store;
+    while (from < to && put_record(s, from))
+        from++;
+    return from == to && s->ring.is->sync(&s->ring) ? 0 : ring_broken(h);
+}
+
+/* Flash loses a whole sector to change one slot of it: what stays lies in log.spare until it is back. */
+typedef struct { uint32_t sector, kept; uint8_t rec[(PAGE_SLOTS - 1) * SLOT]; } spare_t;
+
+static int from_spare(host_t *h, spare_t *p)
+{
+    store_t *s = &h->store;
+    uint8_t *image = s->image + (size_t)p->sector * PAGE;
+    memcpy(image, p->rec, p->kept * SLOT);
+    memset(image + p->kept * SLOT, 0xFF, PAGE - p->kept * SLOT);
+    if (!s->ring.is->erase(&s->ring, p->sector) || (p->kept && !s->ring.is->prog(&s->ring, p->sector * PAGE, p->rec, p->kept * SLOT)) || !s->ring.is->sync(&s->ring))
+        return ring_broken(h);
+    p->kept = PAGE_SLOTS; /* nothing is to be put back */
+    return slots_save(s->spare_fd, p, sizeof *p, &s->spare_count) ? fail(h, "log.spare: cannot be written") : 0;
+}
+
+static int erase_after(host_t *h, uint64_t from, uint64_t to)
+{
+    store_t *s = &h->store;
+    for (uint64_t u = from; u < to; u = (u / PAGE_SLOTS + 1) * PAGE_SLOTS) {
+        spare_t p = {.sector = (uint32_t)(u % s->slots) / PAGE_SLOTS, .kept = u % PAGE_SLOTS};
+        memcpy(p.rec, s->image + (size_t)p.sector * PAGE, p.kept * SLOT);
+        if (slots_save(s->spare_fd, &p, sizeof p, &s->spare_count))
+            return fail(h, "log.spare: cannot be written");
+        if (from_spare(h, &p))
+            return -1;
+    }
+    return 0;
+}
+
+/* A cut came between erasing a sector and putting back what stays of it. */
+static int finish_spare(host_t *h)
+{
+    store_t *s = &h->store;
+    spare_t p;
+    if (s->ring.is->overwrites)
+        return 0;
+    s->spare_fd = open_in(h, "log.spare", true);
+    if (s->spare_fd < 0)
+        return -1;
+    if (slots_load(s->spare_fd, &p, sizeof p, &s->spare_count) || p.kept >= PAGE_SLOTS)
+        return 0;
+    return p.sector < s->slots / PAGE_SLOTS ? from_spare(h, &p) : fail(h, "log.spare: of another log; restore it from a backup");
+}
 
 static int wipe(host_t *h, uint64_t from, uint64_t to)
 {
-    store_t *s = &h->store;
-    for (uint64_t u = from; u < to; u++) {
-        memset(at(s, u), 0xFF, SLOT);
-        if (!put_record(s, u))
-            return broken(h);
-    }
-    return s->ring.is->sync(&s->ring) ? 0 : broken(h);
-}
-
-static int drop_cut_group(host_t *h)
-{
-    store_t *s = &h->store;
-    uint64_t mark = s->seal_epoch * PAGE_SLOTS, hole = mark, limit = mark + (s->group + 2) * PAGE_SLOTS;
-    while (hole < limit && follows(s, hole))
-        hole++;
-    if (hole == limit || kind(s, hole) == SLOT_NEW)
-        return 0; /* a record that is not the next one's chain was changed, not torn */
-    uint64_t end = end_of_group(s, hole, limit);
-    if (end <= hole || all_blank(s, hole + 1, end))
-        return 0; /* a plain end, or the tail alone is torn: the core drops that itself */
-    return wipe(h, hole, end);
+    for (uint64_t u = from; u < to; u++)
+        memset(at(&h->store, u), 0xFF, SLOT);
+    return h->store.ring.is->overwrites ? overwrite(h, from, to) : erase_after(h, from, to);
 }
 
 /* 1 if the seal is the right one, 0 if it was cut off on its way, -1 if it is a wrong one. */
@@ -112,6 +144,42 @@ static int sealed(const uint8_t *rec, const uint8_t seal[16])
     if (n < 240 || memcmp(rec + 240, seal, n - 240) != 0)
         return n <= 240 ? 0 : -1;
     return n == SLOT || qsafp_equal(rec + 240, seal, 16) ? 1 : 0;
+}
+
+/* A cut while a page is programmed may leave anything in it: the tail that does not hold, when nothing was written after it. */
+static bool torn_tail(const store_t *s, uint64_t hole, uint64_t limit)
+{
+    kind_t k = kind(s, hole);
+    for (uint64_t u = hole + 1; u < limit; u++)
+        if (kind(s, u) != SLOT_BLANK && kind(s, u) != SLOT_OLD)
+            return false;
+    return k != SLOT_BLANK && k != SLOT_OLD;
+}
+
+static bool wrongly_sealed(const store_t *s, uint64_t seq)
+{
+    uint8_t seal[16];
+    qsafp_seal(seal, s->seal_key, at(s, seq) + 208);
+    return sealed(at(s, seq), seal) < 0;
+}
+
+static int drop_cut_group(host_t *h)
+{
+    store_t *s = &h->store;
+    uint64_t mark = s->seal_epoch * PAGE_SLOTS, hole = mark, limit = mark + (s->group + 2) * PAGE_SLOTS;
+    while (hole < limit && follows(s, hole))
+        hole++;
+    bool pages = !s->ring.is->groups; /* the core writes a torn tail anew where it lies; a page must be blank for that */
+    if (pages && hole == mark + PAGE_SLOTS && wrongly_sealed(s, hole - 1))
+        hole--;
+    if (pages && hole < limit && torn_tail(s, hole, limit))
+        return wipe(h, hole, hole + 1);
+    if (hole == limit || kind(s, hole) == SLOT_NEW)
+        return 0; /* a record that is not the next one's chain was changed, not torn */
+    uint64_t end = end_of_group(s, hole, limit);
+    if (end <= hole || all_blank(s, hole + 1, end))
+        return 0; /* a plain end, or the tail alone is torn: the core drops that itself */
+    return wipe(h, hole, end);
 }
 
 /* A cut may leave seals without their new key, or a sealed record without its seal: made good in order. */
@@ -130,7 +198,7 @@ static int catch_up(host_t *h)
             return fail(h, "log.ring: the seal of record %llu is wrong: the log was changed", (unsigned long long)seq);
         memcpy(rec + 240, seal, 16);
         if (!is && (!put_record(s, seq) || !s->ring.is->sync(&s->ring)))
-            return broken(h);
+            return ring_broken(h);
         memcpy(key, s->seal_key, sizeof key);
         qsafp_seal_evolve(key);
         int err = seal_save(s, s->seal_epoch + 1, key);
@@ -143,8 +211,7 @@ static int catch_up(host_t *h)
 
 int store_repair(host_t *h)
 {
-    int err = drop_cut_group(h);
-    return err ? err : catch_up(h);
+    return finish_spare(h) || drop_cut_group(h) || catch_up(h) ? -1 : 0;
 }
 
 /* Whether the records still make the tree that the state knows, in every subtree that is on hand as a whole.  Validators see

@@ -35,9 +35,17 @@ struct ring {
     uint32_t address;         /* I2C */
     uint8_t erase_op;         /* SPI */
     uint64_t cycles;          /* sectors erased since it was opened */
-    char name[64], why[160];
+    char name[80], why[200];
 };
 
-extern const ring_ops_t RING_FILE; /* files.c */
+extern const ring_ops_t RING_FILE, RING_SPI, RING_I2C; /* files.c, spi_nor.c, i2c_eeprom.c */
+
+#define RING_NO(r, ...) ((void)snprintf((r)->why, sizeof (r)->why, __VA_ARGS__), false)
+
+/* ring.c: for parts on a bus */
+int ring_claim(struct host *h);                                            /* opens log.device */
+int ring_blank(struct host *h);                                            /* refuses what is not, erased before if asked */
+bool ring_wait(ring_t *r, bool (*done)(ring_t *r), uint32_t limit_ms);     /* false if it was not done in time */
+bool ring_same(ring_t *r, uint32_t off, const uint8_t *buf, uint32_t len); /* reads back */
 
 #endif

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -143,6 +144,8 @@ static void *writer(void *arg)
         take(s, g);
         pthread_mutex_unlock(&s->lock);
         bool ok = commit(s, g);
+        if (!ok && !s->stuck && *s->ring.why)
+            fprintf(stderr, "guard: %s: %s\n", s->ring.name, s->ring.why);
         pthread_mutex_lock(&s->lock);
         s->stuck = !ok;
         if (ok)
@@ -243,6 +246,14 @@ bool log_crowded(host_t *h)
 
 /* ---- opening ---- */
 
+int ring_broken(host_t *h)
+{
+    const ring_t *r = &h->store.ring;
+    return fail(h, "%s: %s", r->name, *r->why ? r->why : strerror(errno));
+}
+
+uint32_t log_live(const host_t *h) { return h->store.slots - 2 * PAGE_SLOTS; }
+
 static int claim(host_t *h)
 {
     store_t *s = &h->store;
@@ -257,22 +268,34 @@ static int claim(host_t *h)
     return 0;
 }
 
-/* The part's whole sectors, as many as the ring takes, and what they hold. */
-static int read_ring(host_t *h, bool create)
+/* As many whole sectors as the core takes; how much may wait follows from them. */
+static int measure(host_t *h)
 {
     store_t *s = &h->store;
-    s->ring.is = &RING_FILE;
-    if (s->ring.is->open(h, create))
-        return -1;
+    uint32_t least = h->o->log.live_min;
     s->slots = s->ring.bytes / PAGE * PAGE_SLOTS;
     if (s->slots > QSAFP_LOG_SLOTS)
         s->slots = QSAFP_LOG_SLOTS;
-    s->depth = s->ring.is->groups ? LOG_QUEUE : s->slots / 2 < LOG_QUEUE ? s->slots / 2 : LOG_QUEUE;
+    s->depth = s->ring.is->groups ? LOG_QUEUE : s->slots / 2;
     s->group = s->ring.is->groups ? LOG_GROUP : 1;
+    if (s->slots < 4 * PAGE_SLOTS)
+        return fail(h, "%s: %u bytes are too few for a log", s->ring.name, s->ring.bytes);
+    if (log_live(h) < least)
+        return fail(h, "%s: room for %u records on hand, and log_live_min = %u; take a larger part, or say log_live_min = %u", s->ring.name, log_live(h), least, log_live(h));
+    return 0;
+}
+
+static int read_ring(host_t *h, bool create)
+{
+    static const ring_ops_t *const of[] = {[LOG_FILE] = &RING_FILE, [LOG_SPI] = &RING_SPI, [LOG_I2C] = &RING_I2C};
+    store_t *s = &h->store;
+    s->ring.is = of[h->o->log.kind];
+    if (s->ring.is->open(h, create) || measure(h))
+        return -1;
     s->image = malloc((size_t)s->slots * SLOT);
     if (!s->image)
         return fail(h, "out of memory");
-    return s->ring.is->read(&s->ring, 0, s->image, s->slots * SLOT) ? 0 : fail(h, "%s: cannot be read: %s", s->ring.name, *s->ring.why ? s->ring.why : strerror(errno));
+    return s->ring.is->read(&s->ring, 0, s->image, s->slots * SLOT) ? 0 : ring_broken(h);
 }
 
 /* Both slots from the start: a disk that fills up later does not keep the guard's state from changing. */
@@ -285,7 +308,7 @@ int store_open(host_t *h, bool create)
     store_t *s = &h->store;
     pthread_condattr_t mono;
     s->degrade = h->o->degrade;
-    s->ring.fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = -1;
+    s->ring.fd = s->state_fd = s->evidence_fd = s->lock_fd = s->seal_fd = s->dir_fd = s->spare_fd = -1;
     pthread_condattr_init(&mono);
     pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
     pthread_mutex_init(&s->lock, 0);
@@ -325,7 +348,7 @@ void store_close(host_t *h)
         pthread_mutex_unlock(&s->lock);
         pthread_join(s->writer, 0);
     }
-    const int fds[] = {s->ring.fd, s->state_fd, s->evidence_fd, s->seal_fd, s->dir_fd, s->lock_fd};
+    const int fds[] = {s->ring.fd, s->state_fd, s->evidence_fd, s->seal_fd, s->dir_fd, s->spare_fd, s->lock_fd};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);

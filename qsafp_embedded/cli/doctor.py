@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
 
 def examine(home: Home) -> Iterator[Finding]:
     """Yield all findings, good ones too; what cannot be looked at is a finding as well."""
-    for look in (_files, _configs, _set, _guard, _agent, _validators, _watchdog, _host):
+    for look in (_files, _configs, _set, _guard, _agent, _validators, _log, _watchdog, _host):
         try:
             yield from look(home)
         except (QsafpError, OSError) as why:
@@ -137,6 +137,19 @@ def _host(home: Home) -> Iterator[Finding]:
         name = source.read_text().strip()
         reads = "the CPU counter" if name in ("tsc", "arch_sys_counter") else "CLOCK_BOOTTIME"
         yield Finding("clock", True, f"{name}: the gate reads {reads}")
+
+
+def _log(home: Home) -> Iterator[Finding]:
+    v = guard.load(home.guard_toml).values
+    place, least = guard.log_place(v["log"], str(home.guard_toml)), v["log_live_min"]
+    if not place.kind:
+        return
+    if not Path(place.device).is_char_device():
+        yield Finding("log", False, f"{place.device} is no device here", "enable the bus in the device tree, load spidev or i2c-dev")
+        return
+    few = least < guard.DEFAULTS["log_live_min"]
+    remedy = "HW-8 asks for 1,000: a larger part, and no log_live_min in guard.toml" if few else ""
+    yield Finding("log", None if few else True, f"{v['log']}: {least} records on hand at least", remedy)
 
 
 def _watchdog(home: Home) -> Iterator[Finding]:

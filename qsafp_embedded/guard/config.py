@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._core import sha256
 from ..client import BAUDS
@@ -16,7 +16,7 @@ from ..hardware import board
 from ..hardware.board import Board
 from ..settings import read_toml, settings
 
-__all__ = ["DEFAULTS", "GuardConfig", "load", "model_hash"]
+__all__ = ["DEFAULTS", "GuardConfig", "LogPlace", "load", "log_place", "model_hash"]
 
 MONTH_MS = 31 * 24 * 3600 * 1000
 
@@ -38,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "drain_ms": 200,  # a workload's time to finish its batch before it is frozen
     "linger_ms": 60_000,  # the pin holder's life after the guard's death
     "evidence_mb": 64,
+    "log": "file",  # or "spi:/dev/spidevB.C[@HZ]" (NOR flash), or "i2c:/dev/i2c-N@ADDRESS,BYTES[,PAGE]" (EEPROM)
+    "log_live_min": 1_000,  # fewer records on hand refuse the start: a smaller part must be asked for
     "on_log_full": "close",  # or "degrade(n)": go on while at most n records wait for the disk or were lost, each counted on record
     "board": "simulated",  # a name that `qsafp board list` knows, or the path of a board.toml
     "watchdog": "",  # such as /dev/watchdog0: fed while the deadline is kept; the board is reset when it is not
@@ -73,6 +75,8 @@ class GuardConfig:
             "policy_ms": [v["warning_ms"], v["grace_ms"], v["initial_ms"], v["extension_ms"]],
             "evidence_max": v["evidence_mb"] << 20,
             "degrade": _degrade(v["on_log_full"], "guard.toml"),
+            "log": tuple(log_place(v["log"], "guard.toml")),
+            "log_live_min": v["log_live_min"],
             "agent_uid": uid,
             **{
                 k: v[k]
@@ -108,6 +112,44 @@ def _degrade(policy: str, where: str) -> int:
     return int(found[1]) if found else 0
 
 
+class LogPlace(NamedTuple):
+    """What the audit log's ring lies on, in the order of qsafp_log_spec_t; kind: 0 file, 1 SPI NOR flash, 2 I2C EEPROM."""
+
+    kind: int
+    device: str = ""
+    hz: int = 0
+    address: int = 0
+    bytes: int = 0
+    page: int = 0
+
+
+SPI_HZ = (10_000, 10_000_000, 50_000_000)  # least, default (requirement HW-14), most of the plain read command
+EEPROM_BYTES = tuple(1 << n for n in range(15, 19))  # 24C256 to 24CM02: two address bytes
+
+
+def log_place(text: str, where: str) -> LogPlace:
+    """Parse ``log`` of guard.toml (HW-8).  Raises: ConfigError that says what is wrong with it."""
+    if text == "file":
+        return LogPlace(0)
+    if spi := re.fullmatch(r"spi:(/dev/spidev\d+\.\d+)(?:@(\d+))?", text):
+        hz = int(spi[2] or SPI_HZ[1])
+        if not SPI_HZ[0] <= hz <= SPI_HZ[2]:
+            raise ConfigError(f"{where}: log = {text!r}: {hz} Hz is outside {SPI_HZ[0]}..{SPI_HZ[2]}")
+        return LogPlace(1, spi[1], hz)
+    if i2c := re.fullmatch(r"i2c:(/dev/i2c-\d+)@(0x[0-9a-fA-F]{2}),(\d+)(?:,(\d+))?", text):
+        address, size = int(i2c[2], 16), int(i2c[3])
+        page = int(i2c[4]) if i2c[4] else min(size // 512, 256)
+        if size not in EEPROM_BYTES:
+            raise ConfigError(f"{where}: log = {text!r}: {size} bytes is none of {', '.join(map(str, EEPROM_BYTES))}")
+        if not 0x50 <= address <= 0x57 - (size - 1 >> 16):
+            raise ConfigError(f"{where}: log = {text!r}: an EEPROM of {size} bytes is at 0x50 to 0x{0x57 - (size - 1 >> 16):x}")
+        if page not in (16, 32, 64, 128, 256):
+            raise ConfigError(f"{where}: log = {text!r}: pages of {page} bytes; the data sheet says 16, 32, 64, 128 or 256")
+        return LogPlace(2, i2c[1], 0, address, size, page)
+    shapes = '"file", "spi:/dev/spidevB.C[@HZ]" or "i2c:/dev/i2c-N@0xADDRESS,BYTES[,PAGE]"'
+    raise ConfigError(f"{where}: log = {text!r} is none of {shapes}")
+
+
 def _limits(v: dict[str, Any], where: str) -> None:
     rules = (
         ("duration_ms", 1, MONTH_MS),
@@ -120,6 +162,7 @@ def _limits(v: dict[str, Any], where: str) -> None:
         ("drain_ms", 0, 60_000),
         ("linger_ms", 0, 1 << 40),
         ("evidence_mb", 1, 1 << 20),
+        ("log_live_min", 32, 1008),
         ("watchdog_s", max(2, v["stale_after_ms"] * 2 // 1000), 3600),
         ("level", 0, 6),
     )
@@ -129,6 +172,7 @@ def _limits(v: dict[str, Any], where: str) -> None:
     if v["uart_baud"] not in BAUDS:
         raise ConfigError(f"{where}: uart_baud = {v['uart_baud']} is none of {', '.join(map(str, BAUDS))}")
     _degrade(v["on_log_full"], where)
+    log_place(v["log"], where)
     name = v["lease"]
     if not name or len(name) > 32 or not all(c.isalnum() or c in "-_" for c in name):
         raise ConfigError(f"{where}: lease = {name!r} is not a name of letters, digits, - and _")

@@ -83,10 +83,11 @@ def _ours_alone(folder: Path) -> None:
         )
 
 
-def enrol(config: GuardConfig, *, k0: Path) -> dict[str, str]:
+def enrol(config: GuardConfig, *, k0: Path, erase_log: bool = False) -> dict[str, str]:
     """Make ueid, keys, K_0 and record 0; returns the public enrolment, also written beside the state directory.
 
     Args: k0: where the first seal key goes, 0600: hand it to the auditor; the guard keeps only what evolves from it.
+    erase_log: what a flash or EEPROM holds goes; without, one that is not blank is refused.
     Raises: ConfigError if this device is enrolled already, QsafpError if the log cannot be made.
     """
     if config.state_dir.exists():
@@ -101,8 +102,8 @@ def enrol(config: GuardConfig, *, k0: Path) -> dict[str, str]:
     write_secret(state / "nonce.key", "nonce", secrets.token_bytes(32))
     (state / "device.pub").write_text(secret[32:].hex() + "\n")
     (state / "ueid").write_text(ueid.hex() + "\n")
-    log_id = guard_create({**_common(replace(config, state_dir=state)), "seal_key": seal})
-    public = {"lease": config.values["lease"], "ueid": ueid.hex(), "key": secret[32:].hex(), "log_id": log_id.hex()}
+    log_id = guard_create({**_common(replace(config, state_dir=state)), "seal_key": seal, "log_erase": int(erase_log)})
+    public = {"lease": config.values["lease"], "ueid": ueid.hex(), "key": secret[32:].hex(), "key_type": "ed25519", "log_id": log_id.hex()}
     write_secret(k0, "seal", seal)
     state.rename(config.state_dir)
     _write(state.parent / "enrolment.json", json.dumps(public, indent=1) + "\n")
