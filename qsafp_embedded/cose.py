@@ -20,6 +20,8 @@ __all__ = [
     "AAD_REQUEST",
     "AAD_REVOCATION",
     "AAD_SET",
+    "REQUESTS",
+    "VOTES",
     "CoseSignature",
     "Sign",
     "Sign1",
@@ -37,6 +39,9 @@ AAD_REQUEST = b"qsafp/1/request"
 AAD_REFUSAL = b"qsafp/1/refusal"
 AAD_REVOCATION = b"qsafp/1/revocation"
 AAD_SET = b"qsafp/1/set"
+
+VOTES = (keys.ED25519, keys.ML_DSA_65)  # what validators and set keys sign with
+REQUESTS = (keys.ED25519, keys.ESP256)  # what devices sign with
 
 TAG_SIGN1 = 18
 TAG_SIGN = 98
@@ -112,7 +117,7 @@ def _want(ok: bool, what: str) -> None:
         raise FormatError(what)
 
 
-def decode_signature(protected: object, unprotected: object, signature: object) -> CoseSignature:
+def decode_signature(protected: object, unprotected: object, signature: object, algs: Sequence[int] = VOTES) -> CoseSignature:
     """Read the three parts of a COSE_Signature; raises FormatError for any header but {1: alg, 4: kid of 8 bytes}."""
     _want(isinstance(protected, bytes) and unprotected == {} and isinstance(signature, bytes), "a COSE header of another shape")
     assert isinstance(protected, bytes)
@@ -120,7 +125,7 @@ def decode_signature(protected: object, unprotected: object, signature: object) 
     head = cbor_loads(protected)
     _want(isinstance(head, dict) and head.keys() == {1, 4}, "a protected header of another shape")
     alg, kid = head[1], head[4]
-    _want(type(alg) is int and alg in (keys.ED25519, keys.ML_DSA_65), f"unknown algorithm {alg!r}")
+    _want(type(alg) is int and alg in algs, f"unknown algorithm {alg!r}")
     _want(isinstance(kid, bytes) and len(kid) == 8, "a key id that is not 8 bytes")
     return CoseSignature(alg, kid, protected, signature)
 
@@ -133,10 +138,10 @@ def _tagged(data: bytes, number: int) -> Sequence[Any]:
     return body
 
 
-def parse_sign1(data: bytes) -> Sign1:
-    """Take a COSE_Sign1 apart; raises FormatError unless it is tagged, deterministic and of our profile."""
+def parse_sign1(data: bytes, algs: Sequence[int] = VOTES) -> Sign1:
+    """Take a COSE_Sign1 apart; raises FormatError unless it is tagged, deterministic, of our profile and one of ``algs``."""
     protected, unprotected, payload, signature = _tagged(data, TAG_SIGN1)
-    return Sign1(payload, decode_signature(protected, unprotected, signature))
+    return Sign1(payload, decode_signature(protected, unprotected, signature, algs))
 
 
 def parse_sign(data: bytes) -> Sign:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signing keys in key files, and the two signature algorithms that agent and validators use (architecture, decisions 11 and 12).
+"""Signing keys in key files, and the signature algorithms that agent and validators know (architecture, decisions 11 and 12).
 
 Ed25519 runs in libsodium, the library of the guard, at half the time of OpenSSL; ML-DSA-65 is signed by ``cryptography`` and
-verified by the core.
+verified by the core.  ESP256 is what a TPM signs a device's requests with; here it is verified, by ``cryptography``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from nacl.bindings import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
@@ -22,11 +26,14 @@ from .errors import ConfigError
 from .keyfile import SECRET_BYTES, read_secret, write_secret
 
 __all__ = [
+    "DEVICE_KEYS",
     "ED25519",
+    "ESP256",
     "ML_DSA_65",
     "Ed25519Key",
     "MLDSA65Key",
     "Signer",
+    "device_key_ok",
     "generate",
     "kid",
     "load",
@@ -39,6 +46,10 @@ __all__ = [
 
 ED25519 = -19
 ML_DSA_65 = -49
+ESP256 = -9
+
+DEVICE_KEYS = {"ed25519": (ED25519, 32), "esp256": (ESP256, 64)}  # key_type of a device: algorithm, bytes of the raw public key
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 def kid(public: bytes) -> bytes:
@@ -129,14 +140,46 @@ def _verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
+def _p256(public: bytes) -> ec.EllipticCurvePublicKey:
+    """The point x || y; raises ValueError for another length or a point that is not on the curve."""
+    if len(public) != 64:
+        raise ValueError("a P-256 key is 64 bytes, x || y")
+    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + public)
+
+
+def _verify_esp256(public: bytes, message: bytes, signature: bytes) -> bool:
+    r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
+    if len(signature) != 64 or not 0 < r < P256_ORDER or not 0 < s <= P256_ORDER // 2:
+        return False
+    try:
+        _p256(public).verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def device_key_ok(alg: int, public: bytes) -> bool:
+    """Tell whether a raw public key may be a device's: of its length, and for ESP256 a point on P-256."""
+    if alg != ESP256:
+        return alg == ED25519 and len(public) == 32
+    try:
+        _p256(public)
+    except ValueError:
+        return False
+    return True
+
+
 def verify(alg: int, public: bytes, message: bytes, signature: bytes) -> bool:
     """Tell whether ``signature`` over ``message`` is good under a raw public key.
 
     Edge cases (S >= L, small order, non-canonical points) are refused by the core before any library is asked; an unknown
-    algorithm or a wrong length is a bad signature (architecture, decision 12).
+    algorithm or a wrong length is a bad signature (architecture, decision 12).  ESP256 is r || s with s of the lower half (n - s
+    would verify too): who relays a request cannot make a second one of it.
     """
     if alg == ED25519:
         return _verify_ed25519(public, message, signature)
+    if alg == ESP256:
+        return _verify_esp256(public, message, signature)
     if alg == ML_DSA_65 and len(public) == 1952 and len(signature) == 3309:
         return mldsa65_verify(public, message, signature)
     return False

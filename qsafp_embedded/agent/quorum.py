@@ -76,7 +76,7 @@ def request_of(envelope: bytes) -> bytes:
     """Return the lease payload that an envelope asks signatures over; raises FormatError."""
     outer = cbor_loads(envelope)
     _want(isinstance(outer, dict) and isinstance(outer.get(1), bytes), "envelope of another shape")
-    inner = cbor_loads(cose.parse_sign1(outer[1]).payload)
+    inner = cbor_loads(cose.parse_sign1(outer[1], cose.REQUESTS).payload)
     _want(isinstance(inner, dict) and isinstance(inner.get(1), bytes), "request of another shape")
     return bytes(inner[1])
 

@@ -139,7 +139,8 @@ def device_toml(enrolment: dict[str, str], *, model: bytes, registered: int) -> 
     return f"""
 [[device]]  # a device that may get leases
 ueid = "{enrolment["ueid"]}"
-key = "{enrolment["key"]}"  # its public Ed25519 key
+key = "{enrolment["key"]}"  # its public key
+key_type = "{enrolment["key_type"]}"  # ed25519, or esp256: in a TPM
 log_id = "{enrolment["log_id"]}"  # the log it was enrolled with
 models = ["{model.hex()}"]  # SHA-256 of the models it may run; ["*"] is any
 registered = {registered}  # Unix time, s

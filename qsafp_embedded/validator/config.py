@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import keys
 from .._tables import Reason
 from ..errors import ConfigError
 from ..sets import SUITES
@@ -31,13 +32,14 @@ class Relay:
 
 @dataclass(frozen=True)
 class Device:
-    """A registered device: ueid, raw Ed25519 key, log id, allowed model hashes (None: any), Unix seconds of registration."""
+    """A registered device: ueid, raw public key, log id, model hashes (None: any), Unix s of registration, the key's COSE algorithm."""
 
     ueid: bytes
     key: bytes
     log_id: bytes
     models: frozenset[bytes] | None
     registered: int
+    alg: int = keys.ED25519
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,24 @@ def _relay(table: Mapping[str, Any], directory: Path, where: str) -> Relay:
 
 
 def read_device(table: Mapping[str, Any], where: str) -> Device:
-    """Read one device: ueid, key, log_id, models (hex; ``["*"]`` is any) and registered (Unix s); raises ConfigError."""
-    known(table, ("ueid", "key", "log_id", "models", "registered"), where)
+    """Read one device: ueid, key, log_id, models (hex; ``["*"]`` is any), registered (Unix s), key_type; raises ConfigError."""
+    known(table, ("ueid", "key", "key_type", "log_id", "models", "registered"), where)
+    kind = table.get("key_type", "ed25519")
+    if not isinstance(kind, str) or kind not in keys.DEVICE_KEYS:
+        raise ConfigError(f"{where}: 'key_type' is {kind!r}, not one of {', '.join(keys.DEVICE_KEYS)}")
+    alg, size = keys.DEVICE_KEYS[kind]
+    key = _hex(table, "key", size, where)
+    if not keys.device_key_ok(alg, key):
+        raise ConfigError(f"{where}: 'key' is no point of P-256")
     listed = _get(table, "models", list, where)
     models = None if listed == ["*"] else frozenset(_hex({"models": m}, "models", 32, where) for m in listed)
     return Device(
         _hex(table, "ueid", UEID_BYTES, where),
-        _hex(table, "key", 32, where),
+        key,
         _hex(table, "log_id", 32, where),
         models,
         _get(table, "registered", int, where),
+        alg,
     )
 
 

@@ -127,7 +127,7 @@ def parse(body: bytes) -> Request:
     e = cbor_loads(body)
     _want(isinstance(e, dict) and list(e) == [1, 2, 3, 4, 5, 6, 7] and isinstance(e[1], bytes), "envelope of another shape")
     _want(type(e[2]) is int and 0 <= e[2] < 2**32 and e[7] is None, "envelope: old size out of range, or a quote nobody asked for")
-    signed = cose.parse_sign1(e[1])
+    signed = cose.parse_sign1(e[1], cose.REQUESTS)
     p = cbor_loads(signed.payload)
     _want(isinstance(p, dict) and list(p) == [1, 2, 3, 4] and isinstance(p[1], bytes), "request of another shape")
     _want(isinstance(p[2], bytes) and len(p[2]) == 32 and isinstance(p[3], list), "request: input hash or state of another shape")

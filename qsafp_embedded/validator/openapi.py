@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..keys import DEVICE_KEYS
+
 __all__ = ["OPENAPI"]
 
 Json = dict[str, Any]
@@ -45,11 +47,12 @@ BASE64_BYTES = {"type": "string", "contentEncoding": "base64", "contentMediaType
 STANDING = {"enum": ["registered", "pending", "revoked", "stopped"]}
 DEVICE = _object(
     ueid=_hex(33),
-    key=_hex(32),
+    key={"oneOf": [_hex(32), _hex(64)]},  # Ed25519; x || y of P-256
     log_id=_hex(32),
     models={"oneOf": [{"const": ["*"]}, {"type": "array", "items": _hex(32)}]},
     registered=COUNT,
 )
+DEVICE["properties"]["key_type"] = {"enum": [*DEVICE_KEYS], "default": "ed25519"}
 OPERATIONS = {
     "register": _operation_of("register", _ref("Application"), _object(status={"enum": ["registered", "pending"]})),
     "renew": _operation_of("renew", _object(envelope=BASE64_BYTES), _object(answer=BASE64_BYTES)),

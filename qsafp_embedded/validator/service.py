@@ -107,7 +107,7 @@ class Service:
         r = parse(body)
         ueid: bytes = r.claims["ueid"]
         device = self.device(ueid)
-        if not r.cose.verify(device.key, cose.AAD_REQUEST):
+        if r.cose.by.alg != device.alg or not r.cose.verify(device.key, cose.AAD_REQUEST):
             raise NotKnown(f"the request is not signed by device {ueid.hex()}")
         before = self.store.state(ueid)
         terms = Terms(self.members, self.config.policy, self.clock(), self.store.consented)

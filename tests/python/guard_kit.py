@@ -131,7 +131,7 @@ class Device:
     def propose(self, client: GuardClient) -> tuple[bytes, bytes]:
         """Begin a request; returns the lease payload to sign and the hash that a refusal names."""
         client.begin()
-        request = cose.parse_sign1(cbor_loads(client.envelope())[1])
+        request = cose.parse_sign1(cbor_loads(client.envelope())[1], cose.REQUESTS)
         assert request.verify(bytes.fromhex(self.enrolment["key"]), cose.AAD_REQUEST)
         return cbor_loads(request.payload)[1], sha256(request.payload)
 

@@ -67,7 +67,7 @@ class Device:
     """A device whose log is made of random record hashes; it signs as the guard does."""
 
     members: sets.ValidatorSet
-    key: keys.Ed25519Key = field(default_factory=lambda: keys.Ed25519Key.from_seed(secrets.token_bytes(32)))
+    key: keys.Signer = field(default_factory=lambda: keys.Ed25519Key.from_seed(secrets.token_bytes(32)))
     ueid: bytes = field(default_factory=lambda: b"\x01" + secrets.token_bytes(32))
     log_id: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     leaves: list[bytes] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Device:
 
     def registered(self, **more: Any) -> Registered:
         """How a validator knows this device; ``models`` and ``registered`` (Unix s) may be given."""
-        plain = Registered(self.ueid, self.key.public, self.log_id, None, 1_000)
+        plain = Registered(self.ueid, self.key.public, self.log_id, None, 1_000, self.key.alg)
         return replace(plain, **more)
 
     def grow(self, records: int = 3) -> None:
@@ -187,5 +187,6 @@ def install(folder: Path, q: Quorum, index: int, relay: keys.Ed25519Key, devices
         models = ["*"] if d.models is None else [m.hex() for m in d.models]
         lines += ["[[device]]", f'ueid = "{d.ueid.hex()}"', f'key = "{d.key.hex()}"', f'log_id = "{d.log_id.hex()}"']
         lines += [f"models = {models!r}", f"registered = {d.registered}"]
+        lines += ['key_type = "esp256"'] if d.alg == keys.ESP256 else []
     (folder / "validator.toml").write_text("\n".join([*lines, policy, ""]))
     return folder / "validator.toml"

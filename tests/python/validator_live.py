@@ -86,7 +86,7 @@ class Live:
         body = await self.renew(envelope)
         if body[:1] == b"\xd2":
             return Refusal(self.refusal(body)[3])
-        payload = cbor_loads(cose.parse_sign1(cbor_loads(envelope)[1]).payload)[1]
+        payload = cbor_loads(cose.parse_sign1(cbor_loads(envelope)[1], cose.REQUESTS).payload)[1]
         for item, signer in zip(cbor_loads(body), self.q.signers(0), strict=True):
             assert cose.verify_payload(payload, cose.decode_signature(*item), signer.public, cose.AAD_LEASE)
         return None
