@@ -128,8 +128,11 @@ static void hold(holder_t *o)
         if (!o->alive && (get(&o->s->quit) || boot_ns() - o->dead_since > o->s->linger_ns))
             break;
     }
-    set(o, LINE_LEASE_VALID, 0);
-    set(o, LINE_FAILSAFE, 0);
+    for (int i = 0; i < DEAD_TRIES; i++) {
+        set(o, LINE_LEASE_VALID, 0);
+        set(o, LINE_FAILSAFE, 0);
+        (void)poll(0, 0, o->level[LINE_LEASE_VALID] ? 10 : 0);
+    }
 }
 
 /* One holder at a time: one whose guard is gone gives way, one whose guard lives (of another state directory) does not.  The lock is

@@ -38,7 +38,9 @@ static void *claim(const qsafp_guard_options_t *o, char *why, size_t why_len)
 static int drive_line(void *ctx, qsafp_line_t line, int to)
 {
     (void)ctx;
-    uint32_t how = get(&level[LINES + 1]);
+    uint32_t how = get(&level[LINES + 1]), *refusals = &level[LINES + 2];
+    if (line == LINE_LEASE_VALID && get(refusals) && __atomic_fetch_sub(refusals, 1, __ATOMIC_SEQ_CST))
+        return -1;
     if (how != GONE)
         __atomic_store_n(&level[line], (uint32_t)to, __ATOMIC_SEQ_CST);
     return how ? -1 : 0;
@@ -392,6 +394,7 @@ int main(void)
     }
     CHECK(back);
     a_broken_input_is_left_alone(&h);
+    __atomic_store_n(&level[LINES + 2], DEAD_TRIES - 1, __ATOMIC_SEQ_CST); /* the last low, too, is tried again */
     pins_stop(&h);
     CHECK(get(&level[LINE_LEASE_VALID]) == 0);
     held_down_from_the_start_is_no_press(&h);
