@@ -24,7 +24,7 @@ typedef struct {
     bool (*prog)(ring_t *r, uint32_t off, const uint8_t *buf, uint32_t len); /* onto erased bytes; may be cut at any byte */
     bool (*sync)(ring_t *r);  /* what was erased and programmed is durable */
     bool overwrites;          /* prog may go onto other bytes too */
-    bool groups;              /* a sync covers many sectors; if not, each commit ends with its sector */
+    bool groups;              /* a sync covers many sectors; if not, a commit is a page of records, and erases before them only */
 } ring_ops_t;
 
 struct ring {

@@ -4,7 +4,7 @@
  * A commit covers what is queued, up to `group` pages: the disk may keep any of them if the power is cut, and none was
  * acknowledged, so that store_repair (repair.c) drops the group from its first hole on.  What the next start must find whole
  * ends where seal.bin says; that file is written once a group.  Where each write is durable at once (flash, EEPROM) a group is
- * one sector, its erasing first. */
+ * one page of records at most, and no erasing in its midst. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -58,7 +58,7 @@ static bool ends(const store_t *s, const group_t *g, uint32_t e)
 {
     if (e & ERASE)
         return g->nerased == s->group || (g->count && !s->ring.is->groups);
-    return g->count == s->group * PAGE_SLOTS || (g->count && (e != (g->first + g->count) % s->slots || (e % PAGE_SLOTS == 0 && !s->ring.is->groups)));
+    return g->count == s->group * PAGE_SLOTS || (g->count && e != (g->first + g->count) % s->slots);
 }
 
 /* Caller holds the lock.  No sector is erased while one of its records is still queued: the ring is longer than the queue. */
