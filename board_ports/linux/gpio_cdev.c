@@ -35,7 +35,7 @@ static int open_chip(const search_t *s)
         struct gpiochip_info info;
         snprintf(path, sizeof path, "/dev/%s", found[i]->d_name);
         int at = fd < 0 ? open(path, O_RDWR | O_CLOEXEC) : -1;
-        denied |= at < 0 && errno == EACCES;
+        denied |= at < 0 && (errno == EACCES || errno == EPERM);
         if (at >= 0 && ioctl(at, GPIO_GET_CHIPINFO_IOCTL, &info) == 0 && strncmp(info.label, s->spec->chip, sizeof info.label) == 0)
             fd = at;
         else if (at >= 0)
@@ -45,7 +45,7 @@ static int open_chip(const search_t *s)
     if (n >= 0)
         free(found);
     if (fd < 0 && denied)
-        return SAY(s, "/dev/gpiochip*: permission denied; add the guard's user to the group that owns them (gpio), see qsafp board check");
+        return SAY(s, "/dev/gpiochip*: permission denied; add the guard's user to the group that owns them (gpio), or allow the device to its unit");
     return fd < 0 ? SAY(s, "no GPIO chip is labelled \"%s\"; qsafp board check lists those here", s->spec->chip) : fd;
 }
 
@@ -93,7 +93,7 @@ static int request(const search_t *s, int chip, bool input)
     }
     if (ioctl(chip, GPIO_V2_GET_LINE_IOCTL, &r))
         return SAY(s, "%s line %u for %s: %s%s", s->spec->chip, info.offset, s->line, strerror(errno),
-                   errno == EINVAL ? "; can this line be an output, with this bias?" : "");
+                   errno != EINVAL ? "" : input ? "; can this line be an input with edges, with this bias?" : "; can this line be an output, with this bias?");
     (void)fcntl(r.fd, F_SETFL, O_NONBLOCK);
     (void)fcntl(r.fd, F_SETFD, FD_CLOEXEC);
     return r.fd;

@@ -37,9 +37,10 @@ static void *claim(const qsafp_guard_options_t *o, char *why, size_t why_len)
         return 0;
     snprintf(path, sizeof path, "%s/pins", run_dir);
     s->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    snprintf(path, sizeof path, "%s/pins.trace", run_dir);
-    s->trace = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    if (s->fd < 0 || s->trace < 0 || ftruncate(s->fd, 4096)) {
+    if (s->fd >= 0)
+        snprintf(path, sizeof path, "%s/pins.trace", run_dir);
+    s->trace = s->fd < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (s->trace < 0 || ftruncate(s->fd, 4096)) {
         snprintf(why, why_len, "%s: %s", path, strerror(errno));
         return 0;
     }
