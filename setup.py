@@ -71,6 +71,7 @@ def extensions():
         [BINDING, *listed("cext/src", "*.c"), *listed("board_ports/linux", "*.c"), *listed("board_ports/simulated", "*.c")],
         include_dirs=[f for f in folders if Path(f).is_dir()],
         depends=[h for f in folders for h in listed(f, "*.h")],
+        define_macros=[("_FILE_OFFSET_BITS", "64"), ("_TIME_BITS", "64")],  # of 32-bit processors: one off_t, and no end in 2038
         extra_compile_args=["-O2", "-std=c11", "-pthread", "-fvisibility=hidden"],
         extra_link_args=["-pthread", "-ldl"],
     )
