@@ -19,7 +19,6 @@ class Arch:
     machine: str
     triplet: str
     qemu: str
-    kernel_file: str
     from_debian: dict[str, str] = field(default_factory=dict)
 
 
@@ -28,9 +27,10 @@ class Board:
     """One emulated board.
 
     ``modules`` are loaded by the initramfs in this order, each after what it needs; ``carried`` only lie on the disk for modprobe.
-    In ``qemu``, ``disk`` is the id of the drive, ``net`` of the user network, ``cmd`` of the command channel.  A board whose network or
-    channel is on the chip gives ``nic`` or ``second_serial`` instead.  ``trace`` are events of QEMU to record, ``outside`` the class of
-    outside.py that sees and drives the lines.
+    In ``qemu``, ``disk`` is the id of the drive, ``net`` of the user network, ``cmd`` of the command channel, whose file in the guest
+    is ``channel`` (a pattern).  A board whose network or channel is on the chip gives ``nic`` or ``second_serial`` instead.
+    ``dtb`` is a device tree of the kernel package, ``dtb_changes`` are nodes, properties and their new strings.  ``trace`` are events
+    of QEMU to record, ``outside`` the class of outside.py that sees and drives the lines.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Board:
     modules: tuple[str, ...]
     carried: tuple[str, ...] = ()
     dtb: str | None = None
+    dtb_changes: tuple[tuple[str, str, str], ...] = ()
     drive: str = "if=none,id=disk"
     nic: str = ""
     second_serial: bool = False
@@ -56,13 +57,12 @@ class Board:
 ARCHES = {
     a.debian: a
     for a in (
-        Arch("arm64", "aarch64", "aarch64-linux-gnu", "qemu-system-aarch64", "vmlinuz"),
+        Arch("arm64", "aarch64", "aarch64-linux-gnu", "qemu-system-aarch64"),
         Arch(
             "armhf",
             "armv7l",
             "arm-linux-gnueabihf",
             "qemu-system-arm",
-            "vmlinuz",
             {"pynacl": "python3-nacl", "cffi": "python3-cffi-backend", "pycparser": "python3-pycparser"},
         ),
     )
@@ -80,14 +80,31 @@ BOARDS = {
             (
                 *("-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "512"),
                 *("-device", "virtio-blk-pci,drive=disk", "-device", "virtio-net-pci,netdev=net,romfile="),
-                *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=cmd"),
+                *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=cmd,nr=1"),
             ),
             console="ttyAMA0",
-            channel="/dev/hvc0",
+            channel="/dev/vport*p1",
             root="/dev/vda",
             modules=VIRTIO,
             carried=("i6300esb", "9pnet_virtio", "9p"),
             trace=("pl061_set_output",),
+        ),
+        Board(
+            "ast2600_evb",
+            ARCHES["armhf"],
+            "linux-image-armmp",
+            ("-M", "ast2600-evb"),
+            console="ttyS4,115200n8",
+            channel="/dev/ttyS0",
+            root="/dev/mmcblk0",
+            modules=("sdhci_of_aspeed", "ext4", "mdio_aspeed", "ftgmac100", "gpio_aspeed", "i2c_aspeed"),
+            carried=("at24", "rtc_aspeed"),
+            dtb="aspeed-ast2600-evb.dtb",
+            dtb_changes=(("/ahb/apb/serial@1e783000", "status", "okay"),),
+            drive="if=sd,index=2",
+            nic="user,model=ftgmac100",
+            second_serial=True,
+            outside="aspeed",
         ),
     )
 }

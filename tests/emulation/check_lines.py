@@ -33,7 +33,7 @@ def test_an_output_is_seen_outside(machine: Machine, lines: Lines, wiring: Board
             machine.sh(f"echo {level} > /run/told")
             wait_for(partial(at, level), f"LEASE_VALID at {level} outside")
     finally:
-        machine.sh(f"kill {pid}; rm -f /run/told")
+        machine.run("kill", str(pid))
 
 
 def test_an_input_is_seen_inside(machine: Machine, lines: Lines, wiring: Board) -> None:
@@ -53,4 +53,4 @@ def test_an_input_is_seen_inside(machine: Machine, lines: Lines, wiring: Board) 
             wait_for(lambda: len(seen()) == len(want), f"{edge} edge inside")
         assert seen() == want
     finally:
-        machine.sh(f"kill {pid}")
+        machine.run("kill", str(pid))

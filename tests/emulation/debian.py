@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 __all__ = ["CACHE", "ImageError", "Packages", "run", "unpack"]
@@ -41,9 +41,9 @@ def run(words: Iterable[object], *, cwd: Path | None = None, env: dict[str, str]
 class Packages:
     """Debian's packages for one processor (``arm64``, ``armhf``, …)."""
 
-    def __init__(self, arch: str) -> None:
-        """Use, or make, the private apt of this processor."""
-        self.arch = arch
+    def __init__(self, arch: str, say: Callable[[str], None]) -> None:
+        """Use, or make, the private apt of this processor; ``say`` hears what people should know."""
+        self.arch, self._say = arch, say
         self.root = CACHE / "apt" / arch
         for part in ("lists/partial", "archives/partial", "none/partial"):
             (self.root / part).mkdir(parents=True, exist_ok=True)
@@ -63,13 +63,19 @@ class Packages:
             "APT::Install-Recommends": "0",
             "APT::Sandbox::User": "",
             "APT::Update::Post-Invoke": "",
+            "Acquire::Retries": "3",
             "Debug::NoLocking": "1",
         }
         return run(["apt-get", "-q", "-y", *(x for k, v in options.items() for x in ("-o", f"{k}={v}")), *words])
 
     def _update(self) -> None:
+        """Fetch the lists.  What apt refused (a mirror in the middle of its update) is left out and said; the rest is as signed."""
         if not self._fresh:
-            self._apt("update")
+            try:
+                self._apt("update")
+            except ImageError as why:
+                refused = [line.strip() for line in str(why).splitlines() if line.strip().startswith("E: Failed")]
+                self._say(f"apt left out an index of {self.arch}: {(refused or [str(why)])[0].rpartition('/dists/')[2][:100]}")
             self._fresh = True
 
     def _listed(self, *words: str) -> dict[str, str]:

@@ -141,6 +141,22 @@ class Fleet:
         for i in indexes:
             admin_client.revoke(self.root / f"validator-{i}/admin.sock", bytes.fromhex(self.enrolment["ueid"]), text="board check")
 
+    def forgive(self, timeout_s: float = 120.0) -> None:
+        """Let operators lift every revocation, and consent to the release wherever it waits, until the lease runs again."""
+        ueid = bytes.fromhex(self.enrolment["ueid"])
+        sockets = [p.parent / "admin.sock" for p in self.root.glob("validator-*/validator.toml")]
+        for socket in sockets:
+            admin_client.allow(socket, ueid)
+
+        def released() -> bool:
+            for socket in sockets:
+                for waiting in admin_client.pending(socket):
+                    admin_client.release(socket, ueid, int(waiting["sequence"]))
+            found = self.status()["guard"]
+            return bool(found) and found["phase"] == "active"
+
+        wait_for(released, "the release", timeout_s)
+
     def fetch_log(self) -> Path:
         """Export the device's log in the guest and bring it to the host, with the newest lease."""
         self.machine.sh(f"rm -f {DEVICE}/log.cbor")

@@ -40,7 +40,7 @@ class Image:
 
 def make(board: Board, say: Callable[[str], None]) -> Image:
     """Make the image of a board, or find it made; ``say`` hears each long step.  Raises ImageError."""
-    packages = Packages(board.arch.debian)
+    packages = Packages(board.arch.debian, say)
     kernel = _kernel(board, packages, say)
     disk = _disk(board.arch, packages, say)
     say("wheel of this tree")
@@ -48,9 +48,8 @@ def make(board: Board, say: Callable[[str], None]) -> Image:
     out = OUT / board.name
     out.mkdir(parents=True, exist_ok=True)
     initramfs = out / "initramfs.cpio"
-    _initramfs(board, kernel, wheel, initramfs)
-    dtb = kernel / "dtb" / board.dtb if board.dtb else None
-    return Image(kernel / "vmlinuz", initramfs, dtb, disk)
+    _initramfs(board, kernel, wheel, _busybox(board.arch, packages), initramfs)
+    return Image(kernel / "vmlinuz", initramfs, _device_tree(board, kernel, out), disk)
 
 
 def _once(where: Path, fill: Callable[[Path], None]) -> Path:
@@ -87,6 +86,17 @@ def _kernel(board: Board, packages: Packages, say: Callable[[str], None]) -> Pat
         (part / "release").write_text(modules.name)
 
     return _once(where, fill)
+
+
+def _device_tree(board: Board, kernel: Path, out: Path) -> Path | None:
+    """The package's device tree with this board's changes; None for a board that QEMU describes itself."""
+    if board.dtb is None:
+        return None
+    tree = out / "board.dtb"
+    shutil.copy(kernel / "dtb" / board.dtb, tree)
+    for node, name, value in board.dtb_changes:
+        run(["fdtput", "-t", "s", tree, node, name, value])
+    return tree
 
 
 def _needed(kernel: Path, names: tuple[str, ...]) -> list[Path]:
@@ -157,7 +167,7 @@ def _furnish(root: Path) -> None:
 # ---- initramfs ----
 
 
-def _initramfs(board: Board, kernel: Path, wheel: Path, to: Path) -> None:
+def _initramfs(board: Board, kernel: Path, wheel: Path, busybox: Path, to: Path) -> None:
     """Write the archive: busybox, modules, ``/init``, and under ``/overlay`` what goes over the disk."""
     part = to.with_suffix(".tree")
     shutil.rmtree(part, ignore_errors=True)
@@ -176,6 +186,7 @@ def _initramfs(board: Board, kernel: Path, wheel: Path, to: Path) -> None:
         shutil.copy(file, part / "modules")
     conf = {"NAME": board.name.replace("_", "-"), "ROOT": board.root, "CHANNEL": board.channel, "INTERFACE": board.interface}
     conf["MODULES"] = " ".join(f.name for f in early)
+    conf["REQUIRED"] = " ".join(m for m in board.modules if any(f.stem.replace("-", "_") == m for f in early))
     text = "".join(f'{k}="{v}"\n' for k, v in conf.items())
     _unzip(wheel, over / SITE)
     _compile(over, [SITE])
@@ -187,17 +198,17 @@ def _initramfs(board: Board, kernel: Path, wheel: Path, to: Path) -> None:
     (part / "board.conf").write_text(text)
     shutil.copy(HERE / "guest/init", part / "init")
     (part / "bin").mkdir()
-    shutil.copy(_busybox(board.arch), part / "bin/busybox")
+    shutil.copy(busybox, part / "bin/busybox")
     _cpio(part, to)
     shutil.rmtree(part)
 
 
-def _busybox(arch: Arch) -> Path:
+def _busybox(arch: Arch, packages: Packages) -> Path:
     """The static busybox, unpacked once beside the disk."""
     where = CACHE / "busybox" / f"{arch.debian}-1"
 
     def fill(part: Path) -> None:
-        unpack([p for p in Packages(arch.debian).fetch(["busybox-static"]) if p.name.startswith("busybox-static")], part)
+        unpack([p for p in packages.fetch(["busybox-static"]) if p.name.startswith("busybox-static")], part)
 
     return _once(where, fill) / "usr/bin/busybox"
 

@@ -154,12 +154,12 @@ class Machine:
 
     # ---- inside ----
 
-    def run(self, *words: str, timeout_s: float = 120.0) -> Answer:
+    def run(self, *words: str, timeout_s: float = 30.0) -> Answer:
         """Run a program in the guest.  A limit is stretched for slow hosts.  Raises BoardError when the guest does not answer."""
         limit = timeout_s * SLOW
         return self.commands.ask(shlex.join(words), limit + 60, run=list(words), timeout=limit)
 
-    def sh(self, script: str, timeout_s: float = 120.0) -> str:
+    def sh(self, script: str, timeout_s: float = 30.0) -> str:
         """Run a shell script in the guest and return its output.  Raises BoardError if it fails."""
         return self.run("sh", "-c", script, timeout_s=timeout_s).ok()
 

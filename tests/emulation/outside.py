@@ -71,7 +71,7 @@ class Aspeed:
 
     @staticmethod
     def name(line: int) -> str:
-        """Name of a line: 16 is gpioC0."""
+        """Name of a line: 40 is gpioF0."""
         bank = line // 8
         return f"gpio{chr(ord('A') + bank) if bank < 26 else 'A' + chr(ord('A') + bank - 26)}{line % 8}"
 

@@ -7,6 +7,7 @@ Writes build/boards/<board>.xml (JUnit) and, in build/boards/<board>/, what cons
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from image import OUT, make
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LIMIT_S = 1800  # for the checks of one board; none takes a tenth of it on a quiet host
-TOOLS = ("qemu-img", "dpkg-deb", "apt-get", "mke2fs", "depmod")
+TOOLS = ("qemu-img", "dpkg-deb", "apt-get", "mke2fs", "depmod", "fdtput")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,6 @@ def counts(board: str) -> tuple[int, int, int, list[str]]:
 
 def run_board(board: Board) -> Outcome:
     """Make the image, run the checks."""
-    OUT.mkdir(parents=True, exist_ok=True)
     (OUT / f"{board.name}.xml").unlink(missing_ok=True)
     if missing := absent(board):
         text = f"not on this host: {', '.join(missing)}; run tools/bootstrap.sh boards"
@@ -171,6 +171,17 @@ def main() -> int:
             print(f"{b.name:<22}{b.arch.debian:<7}{b.kernel:<20}{', '.join(b.checks)}")
         return 0
     names, skip = chosen(args.words)
+    OUT.mkdir(parents=True, exist_ok=True)
+    with (OUT / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"boards: another run is at work in {OUT}") from None
+        return run_all(names, skip)
+
+
+def run_all(names: list[str], skip: set[str]) -> int:
+    """Run the boards one after the other; the exit code."""
     outcomes = []
     for name in names:
         found = Outcome(name, "left out", text="skip= named it") if name in skip else run_board(BOARDS[name])

@@ -54,10 +54,10 @@ def _needs_python() -> None:
 
 def _headers(arch: Arch, packages: Packages) -> Path:
     """Python's headers and build settings of the processor, unpacked once."""
-    files = [p for p in packages.fetch(["libpython3.11-dev"]) if p.name.startswith("libpython3.11")]
-    root = CACHE / "headers" / f"{arch.debian}-{digest([], *(p.name for p in files))}"
+    root = CACHE / "headers" / arch.debian
     if not (root / "done").exists():
         shutil.rmtree(root, ignore_errors=True)
+        files = [p for p in packages.fetch(["libpython3.11-dev"]) if p.name.startswith("libpython3.11")]
         unpack(files, root)
         (root / "settings").mkdir()
         name = f"_sysconfigdata__{arch.triplet}.py"

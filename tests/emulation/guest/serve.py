@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -74,8 +75,10 @@ def settings() -> dict[str, str]:
 def main() -> None:
     """Serve until the channel breaks; init starts it again."""
     os.environ.update({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/var/tmp", "LC_ALL": "C.UTF-8"})
-    fd = os.open(settings()["CHANNEL"], os.O_RDWR | os.O_NOCTTY)
-    tty.setraw(fd)
+    (path,) = glob.glob(settings()["CHANNEL"])  # noqa: PTH207
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    if os.isatty(fd):
+        tty.setraw(fd)
     with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123
         say(fd, {"ready": file.read().strip()})
     waiting = b""
