@@ -116,6 +116,7 @@ class CommandStatus(IntEnum):
     INCOMPLETE = 24
     RATE_LIMITED = 25
     STORE_FAILED = 26
+    KEY_FAILED = 27
 
 
 class Error(IntEnum):
@@ -145,6 +146,7 @@ class Error(IntEnum):
     TOO_LARGE = 22
     UNSUPPORTED = 23
     CLOCK = 24
+    KEY = 25
 
 
 __all__ = [

@@ -187,7 +187,7 @@ static void configure(host_t *h)
     q->port = &LINUX_PORT;
     q->ctx = h;
     q->log.slots = h->store.slots;
-    q->cfg = (qsafp_config_t){.duration_ms = o->duration_ms, .stale_after_ns = o->stale_after_ms * 1000000u, .tick_ns = o->tick_ms * 1000000u, .level = o->level};
+    q->cfg = (qsafp_config_t){.alg = QSAFP_ALG_ED25519, .duration_ms = o->duration_ms, .stale_after_ns = o->stale_after_ms * 1000000u, .tick_ns = o->tick_ms * 1000000u, .level = o->level};
     memcpy(q->cfg.ueid, o->ueid, sizeof o->ueid);
     memcpy(q->cfg.kid, kid, sizeof q->cfg.kid);
     memcpy(q->cfg.model, o->model, sizeof o->model);

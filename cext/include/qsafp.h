@@ -84,7 +84,7 @@ QSAFP_MUST_USE int qsafp_claims_decode(qsafp_claims_t *c, const uint8_t *p, size
 typedef struct { const char *aad; bool sign1; qsafp_bytes protected_, payload; } qsafp_tbs_t;
 QSAFP_MUST_USE int qsafp_tbs(const qsafp_tbs_t *t, uint8_t *out, size_t cap, size_t *len);
 
-enum { QSAFP_ALG_ED25519 = -19, QSAFP_ALG_MLDSA65 = -49 };
+enum { QSAFP_ALG_ED25519 = -19, QSAFP_ALG_MLDSA65 = -49, QSAFP_ALG_ESP256 = -9 }; /* the last: of a device's requests alone */
 typedef struct { int32_t alg; uint8_t kid[8]; qsafp_bytes protected_, payload, sig; } qsafp_cose_sig;   /* views into the object; payload of a COSE_Sign1 alone */
 
 /* COSE_Sign1 (tag 18). */
@@ -179,6 +179,7 @@ void qsafp_seal(uint8_t out[16], const uint8_t k[32], const uint8_t hash[32]);
 
 typedef struct {
     uint8_t ueid[33], kid[8], model[32];
+    int32_t alg;                            /* of the device key: QSAFP_ALG_ED25519 or _ESP256; kid is its id */
     uint64_t duration_ms, policy_ms[4];
     uint64_t stale_after_ns, tick_ns;       /* 1 s, 100 ms by default */
     uint64_t level;

@@ -19,7 +19,8 @@ typedef struct {
     int (*entropy)(void *ctx, uint8_t *buf, size_t len);
     /* HMAC-SHA-256 under the device nonce key, which never leaves the port (HW-11). */
     int (*nonce_mac)(void *ctx, uint8_t out[32], const uint8_t *msg, size_t len);
-    /* Ed25519 signature under the device key, which never leaves the port (HW-11). */
+    /* Signature under the device key, which never leaves the port (HW-11), of the algorithm that cfg.alg names: Ed25519, or
+     * ESP256 as r || s, big-endian, s at most half the order. */
     int (*sign)(void *ctx, uint8_t sig[64], const uint8_t *msg, size_t len);
     /* 0 if sig verifies.  The core has refused edge-case points and S >= L before it asks. */
     int (*verify_ed25519)(void *ctx, const uint8_t sig[64], const uint8_t pk[32], const uint8_t *msg, size_t len);

@@ -107,6 +107,7 @@ typedef enum {
     QSAFP_COMMAND_STATUS_INCOMPLETE = 24,
     QSAFP_COMMAND_STATUS_RATE_LIMITED = 25,
     QSAFP_COMMAND_STATUS_STORE_FAILED = 26,
+    QSAFP_COMMAND_STATUS_KEY_FAILED = 27,
 } qsafp_command_status_t;
 
 /* core status: functions return 0 or one of these, negated */
@@ -135,6 +136,7 @@ typedef enum {
     QSAFP_E_TOO_LARGE = -22,
     QSAFP_E_UNSUPPORTED = -23,
     QSAFP_E_CLOCK = -24,
+    QSAFP_E_KEY = -25,
 } qsafp_error_t;
 
 #endif

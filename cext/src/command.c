@@ -75,7 +75,7 @@ static qsafp_command_status_t renew_begin(qsafp_command_t *c)
     int err = qsafp_begin(c->q);
     c->put_have = 0;
     if (err)
-        return QSAFP_COMMAND_STATUS_STORE_FAILED;
+        return err == QSAFP_E_KEY ? QSAFP_COMMAND_STATUS_KEY_FAILED : QSAFP_COMMAND_STATUS_STORE_FAILED;
     put32(c, (uint32_t)c->q->pending.request_len);
     put64(c, c->q->pending.claims.serial);
     return QSAFP_COMMAND_STATUS_OK;

@@ -74,7 +74,8 @@ static bool config_ok(const qsafp_t *q)
 {
     const qsafp_config_t *c = &q->cfg;
     return duration_ok(c->duration_ms) && c->policy_ms[0] <= c->duration_ms && (!c->policy_ms[1] || duration_ok(c->policy_ms[1])) &&
-           c->tick_ns - 1 < c->stale_after_ns && c->stale_after_ns < 1000000000ull * 60 && q->page && c->ueid[0] == 0x01;
+           c->tick_ns - 1 < c->stale_after_ns && c->stale_after_ns < 1000000000ull * 60 && q->page && c->ueid[0] == 0x01 &&
+           (c->alg == QSAFP_ALG_ED25519 || c->alg == QSAFP_ALG_ESP256);
 }
 
 int qsafp_create(qsafp_t *q)

@@ -99,7 +99,7 @@ static int sign_request(qsafp_t *q, qsafp_pending_t *p)
 {
     uint8_t body[640], prot[32], sig[64];
     size_t len = 0;
-    qsafp_cose_sig o = {.alg = QSAFP_ALG_ED25519, .sig = {sig, sizeof sig}};
+    qsafp_cose_sig o = {.alg = q->cfg.alg, .sig = {sig, sizeof sig}};
     memcpy(o.kid, q->cfg.kid, sizeof o.kid);
     o.protected_ = encode(prot, sizeof prot, ROWS(SHAPE_HEADERS), &o);
     o.payload = request_body(q, body, sizeof body);

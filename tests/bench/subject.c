@@ -278,7 +278,7 @@ API core_t *subject_core(const uint8_t *set_doc, uint32_t len, const char *sodiu
     int err = qsafp_set_load(&c->q.set, 0, (qsafp_bytes){c->doc, len}, &io);
     free(scratch);
     c->q.port = &c->port, c->q.ctx = &c->h, c->q.page = &c->page, c->q.log.slots = QSAFP_LOG_SLOTS;
-    c->q.cfg = (qsafp_config_t){.duration_ms = 3600000, .policy_ms = {1000, 1000, 0, 0}, .stale_after_ns = 1000000000, .tick_ns = 100000000};
+    c->q.cfg = (qsafp_config_t){.alg = QSAFP_ALG_ED25519, .duration_ms = 3600000, .policy_ms = {1000, 1000, 0, 0}, .stale_after_ns = 1000000000, .tick_ns = 100000000};
     c->q.cfg.ueid[0] = 1;
     if (!err)
         err = qsafp_create(&c->q);

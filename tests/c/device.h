@@ -54,7 +54,7 @@ static inline void toy_sign(uint8_t sig[64], const uint8_t pk[32], const uint8_t
 static inline int d_sign(void *c, uint8_t sig[64], const uint8_t *m, size_t n)
 {
     if (gate_call(c))
-        return QSAFP_E_STORE;
+        return QSAFP_E_KEY;
     toy_sign(sig, (const uint8_t *)"device key device key device key", m, n);
     return 0;
 }
@@ -135,7 +135,7 @@ static inline void wire(bench_t *b)
     q->ctx = &b->d;
     q->page = &b->page;
     q->log.slots = QSAFP_LOG_SLOTS;
-    q->cfg = (qsafp_config_t){.ueid = {1, 2, 3}, .kid = {9}, .model = {7}, .duration_ms = 60000, .policy_ms = {10000, 5000, 0, 0},
+    q->cfg = (qsafp_config_t){.ueid = {1, 2, 3}, .kid = {9}, .model = {7}, .alg = QSAFP_ALG_ED25519, .duration_ms = 60000, .policy_ms = {10000, 5000, 0, 0},
                               .stale_after_ns = S, .tick_ns = S / 10};
     q->set = (qsafp_set_t){.set_id = {5}, .epoch = 1, .m = M, .n = N, .suite = QSAFP_SUITE_ED25519, .lab = true, .max_duration_ms = 86400000};
     for (int i = 0; i < N; i++) {

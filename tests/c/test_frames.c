@@ -223,6 +223,8 @@ static void whole_envelope(link_t l, uint64_t old)
     CHECK(read_part(l, old, (uint32_t)len + 1) == BAD_ARGUMENT && answer_len(l) == 0);
 }
 
+static int no_key(void *c, uint8_t sig[64], const uint8_t *m, size_t n) { (void)c; (void)sig; (void)m; (void)n; return QSAFP_E_KEY; }
+
 static void the_envelope_is_read_in_pieces_for_any_old_size(void)
 {
     uint8_t begin = 0;
@@ -243,6 +245,13 @@ static void the_envelope_is_read_in_pieces_for_any_old_size(void)
     CHECK(read_part(l, 1, 0) == QSAFP_COMMAND_STATUS_NO_REQUEST);
     l.b->d.fail_at = l.b->d.calls + 1;
     CHECK(send(l, 1, QSAFP_OPCODE_RENEW, &begin, 1) == QSAFP_COMMAND_STATUS_STORE_FAILED && answer_len(l) == 0);
+    qsafp_port_t mute = PORT;
+    mute.sign = no_key;
+    l.b->q.port = &mute;
+    CHECK(send(l, 1, QSAFP_OPCODE_RENEW, &begin, 1) == QSAFP_COMMAND_STATUS_KEY_FAILED && answer_len(l) == 0);
+    CHECK(read_part(l, 1, 0) == QSAFP_COMMAND_STATUS_NO_REQUEST && l.b->q.lease.serial == 1); /* the lease goes on */
+    l.b->q.port = &PORT;
+    CHECK(send(l, 1, QSAFP_OPCODE_RENEW, &begin, 1) == OK);
     drop(l);
 }
 

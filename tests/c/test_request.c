@@ -64,6 +64,22 @@ static void a_request_says_what_the_device_is(void)
     free(b);
 }
 
+static void the_header_names_the_algorithm_of_the_device_key(void)
+{
+    static const uint8_t want[] = {0xA2, 0x01, 0x28, 0x04, 0x48, 9}; /* {1: -9, 4: kid} */
+    bench_t *b = fresh();
+    b->q.cfg.alg = QSAFP_ALG_ESP256;
+    CHECK(qsafp_begin(&b->q) == 0);
+    qsafp_cbor_r r = qsafp_cbor_reader(b->q.pending.request, b->q.pending.request_len);
+    CHECK(qsafp_cbor_head(&r, QSAFP_CBOR_TAG) == 18 && qsafp_cbor_head(&r, QSAFP_CBOR_ARRAY) == 4);
+    qsafp_bytes header = qsafp_cbor_bstr(&r);
+    CHECK(header.len == 13 && memcmp(header.p, want, sizeof want) == 0);
+    qsafp_cose_sig s;
+    CHECK(qsafp_sign1_parse(&s, b->q.pending.request, b->q.pending.request_len) == QSAFP_E_UNKNOWN_ALGORITHM); /* nothing that a guard reads */
+    CHECK(obtain(b) == 0);
+    free(b);
+}
+
 static void a_request_claims_what_was_configured(void)
 {
     bench_t *b = fresh();
@@ -312,6 +328,7 @@ int main(void)
     a_device_that_never_had_a_lease_gets_one_after_the_ring_went_round();
     a_request_that_the_ring_has_left_behind_is_over();
     a_request_says_what_the_device_is();
+    the_header_names_the_algorithm_of_the_device_key();
     a_request_claims_what_was_configured();
     the_set_caps_the_duration();
     a_request_is_pending_for_half_its_duration();

@@ -27,12 +27,12 @@ static int reboot(bench_t *b)
     return qsafp_init(&b->q);
 }
 
-typedef struct { uint64_t duration, warning, grace, stale, tick; uint8_t first; bool no_page; int want; } config_row_t;
+typedef struct { uint64_t duration, warning, grace, stale, tick; uint8_t first; bool no_page; int want; int32_t alg; } config_row_t;
 
 static void impossible_configurations_do_not_start(void)
 {
-    const config_row_t ok = {60000, 10000, 5000, S, S / 10, 1, false, 0};
-    config_row_t row[24];
+    const config_row_t ok = {60000, 10000, 5000, S, S / 10, 1, false, 0, QSAFP_ALG_ED25519};
+    config_row_t row[27];
     size_t n = 0;
 #define ROW(want_, ...) do { config_row_t c = ok; __VA_ARGS__; c.want = (want_); row[n++] = c; } while (0)
     ROW(0, c.first = 1);
@@ -51,6 +51,9 @@ static void impossible_configurations_do_not_start(void)
     ROW(QSAFP_E_ARGUMENT, c.stale = S / 10 - 1);
     ROW(QSAFP_E_ARGUMENT, c.tick = 0);
     ROW(QSAFP_E_ARGUMENT, c.stale = 60 * S);
+    ROW(0, c.alg = QSAFP_ALG_ESP256);
+    ROW(QSAFP_E_ARGUMENT, c.alg = 0);
+    ROW(QSAFP_E_ARGUMENT, c.alg = QSAFP_ALG_MLDSA65);
     ROW(QSAFP_E_ARGUMENT, c.first = 0);
     ROW(QSAFP_E_ARGUMENT, c.first = 2);
     ROW(QSAFP_E_ARGUMENT, c.no_page = true);
@@ -60,6 +63,7 @@ static void impossible_configurations_do_not_start(void)
         qsafp_config_t *c = &b->q.cfg;
         c->duration_ms = row[i].duration, c->policy_ms[0] = row[i].warning, c->policy_ms[1] = row[i].grace;
         c->stale_after_ns = row[i].stale, c->tick_ns = row[i].tick, c->ueid[0] = row[i].first;
+        c->alg = row[i].alg;
         if (row[i].no_page)
             b->q.page = 0;
         int err = qsafp_init(&b->q);

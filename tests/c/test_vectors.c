@@ -139,7 +139,7 @@ static void configure(const char *set)
     memcpy(q->cfg.ueid, k.ueid, 33);
     memcpy(q->cfg.model, k.model, 32);
     memcpy(q->cfg.kid, by.kid, 8);
-    q->cfg.level = 1;
+    q->cfg.alg = by.alg, q->cfg.level = 1;
     memset(&q->set, 0, sizeof q->set);
     CHECK(load_set(&q->set, 0, doc) == 0);
     sha_of_text(q->input_hash, "input", 0);
