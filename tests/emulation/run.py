@@ -16,11 +16,13 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from boards import BOARDS, Board
 from debian import ImageError
 from image import OUT, make
+from machine import die_with_parent
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -64,14 +66,23 @@ def write_failure(board: str, kind: str, text: str) -> None:
     ET.ElementTree(suite).write(OUT / f"{board}.xml", encoding="unicode")
 
 
+def shortly(text: str) -> str:
+    """The line that says most: the first with an error, else the first."""
+    lines = text.splitlines()
+    return next((line.strip() for line in lines if "error:" in line.lower()), lines[0])
+
+
 def check(board: Board) -> tuple[int, bool]:
     """Run the checks in a process of their own; its exit code, and whether it had to be killed."""
-    # Should pytest be killed, QEMU and the validators end with it: they die with their parent.
+    # Whoever is killed, all below it ends: pytest is interrupted and cleans up, QEMU and the validators die with their parent.
     words = [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=short", "-p", "no:cacheprovider", "-o", "pythonpath=tests/emulation"]
     words += ["-o", f"junit_suite_name={board.name}", f"--junitxml={OUT / board.name}.xml", *(str(HERE / c) for c in board.checks)]
     with (OUT / board.name / "checks.txt").open("wb") as log:
         env = {**os.environ, "QSAFP_BOARD": board.name}
-        child = subprocess.Popen(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        fate = partial(die_with_parent, signal.SIGINT)
+        child = subprocess.Popen(
+            words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=fate
+        )
         try:
             return child.wait(timeout=LIMIT_S), False
         except subprocess.TimeoutExpired:
@@ -112,7 +123,7 @@ def run_board(board: Board) -> Outcome:
         make(board, lambda text: say(board.name, text))
     except ImageError as why:
         write_failure(board.name, "image", str(why))
-        return Outcome(board.name, "failed", failed=1, image_s=time.monotonic() - began, text=str(why).splitlines()[0])
+        return Outcome(board.name, "failed", failed=1, image_s=time.monotonic() - began, text=shortly(str(why)))
     image_s = time.monotonic() - began
     say(board.name, f"image ready after {image_s:.0f} s; {len(board.checks)} files of checks")
     began = time.monotonic()
