@@ -491,6 +491,7 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     copy(o.ueid, d["ueid"], 33, "ueid")
     copy(o.model, d["model"], 32, "model")
     copy(o.secret_key, d["secret_key"], 64, "secret_key")
+    copy(o.device_pk, d["device_pk"], 64, "device_pk")
     copy(o.nonce_key, d["nonce_key"], 32, "nonce_key")
     copy(o.seal_key, d["seal_key"], 32, "seal_key")
     for i in range(4):
@@ -504,6 +505,9 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     if d["watchdog"]:
         strings.append(d["watchdog"].encode())
         o.watchdog = <bytes> strings[len(strings) - 1]
+    if d["tpm"]:
+        strings.append(d["tpm"].encode())
+        o.tpm = <bytes> strings[len(strings) - 1]
     if d["uart"]:
         strings.append(d["uart"].encode())
         o.uart = <bytes> strings[len(strings) - 1]
@@ -519,6 +523,17 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
         if name:
             o.lines[i].name = <bytes> strings[len(strings) - 1]
     return strings
+
+
+def tpm_create(str place not None):
+    """Make a device key in the TPM of a TCTI configuration; returns x || y and the content of device.tpm.  Raises: QsafpError."""
+    cdef uint8_t pk[64]
+    cdef uint8_t file[c.QSAFP_TPM_KEY_MAX]
+    cdef size_t n = sizeof(file)
+    cdef char why[256]
+    if c.qsafp_tpm_create(place.encode(), pk, file, &n, why, sizeof(why)):
+        raise QsafpError(why.decode())
+    return take(pk, 64), take(file, n)
 
 
 def guard_create(dict options not None):

@@ -169,6 +169,8 @@ cdef extern from "guard.h" nogil:
         const char *watchdog
         const char *uart
         qsafp_log_spec_t log
+        const char *tpm
+        uint8_t device_pk[64]
         const uint8_t *set_doc
         size_t set_len
         uint8_t ueid[33]
@@ -188,6 +190,9 @@ cdef extern from "guard.h" nogil:
         uint32_t agent_uid
         uint32_t watchdog_s
         uint32_t uart_baud
+    enum:
+        QSAFP_TPM_KEY_MAX
+    int qsafp_tpm_create(const char *place, uint8_t *pk, uint8_t *file, size_t *n, char *why, size_t why_len)
     int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t *log_id, char *why, size_t why_len)
     int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
 

@@ -71,7 +71,9 @@ static int nonce_mac(void *ctx, uint8_t out[32], const uint8_t *msg, size_t len)
 
 static int sign(void *ctx, uint8_t sig[64], const uint8_t *msg, size_t len)
 {
-    const host_t *h = ctx;
+    host_t *h = ctx;
+    if (h->tpm)
+        return tpm_sign(h, sig, msg, len);
     return h->sodium.sign(sig, 0, msg, len, h->o->secret_key) ? QSAFP_E_ARGUMENT : 0;
 }
 
@@ -183,11 +185,14 @@ static void configure(host_t *h)
     const qsafp_guard_options_t *o = h->o;
     uint8_t kid[32];
     qsafp_t *q = &h->q;
-    qsafp_sha256(kid, o->secret_key + 32, 32);
+    if (o->tpm)
+        qsafp_sha256(kid, o->device_pk, sizeof o->device_pk);
+    else
+        qsafp_sha256(kid, o->secret_key + 32, 32);
     q->port = &LINUX_PORT;
     q->ctx = h;
     q->log.slots = h->store.slots;
-    q->cfg = (qsafp_config_t){.alg = QSAFP_ALG_ED25519, .duration_ms = o->duration_ms, .stale_after_ns = o->stale_after_ms * 1000000u, .tick_ns = o->tick_ms * 1000000u, .level = o->level};
+    q->cfg = (qsafp_config_t){.alg = o->tpm ? QSAFP_ALG_ESP256 : QSAFP_ALG_ED25519, .duration_ms = o->duration_ms, .stale_after_ns = o->stale_after_ms * 1000000u, .tick_ns = o->tick_ms * 1000000u, .level = o->level};
     memcpy(q->cfg.ueid, o->ueid, sizeof o->ueid);
     memcpy(q->cfg.kid, kid, sizeof q->cfg.kid);
     memcpy(q->cfg.model, o->model, sizeof o->model);
@@ -293,7 +298,7 @@ int host_start(host_t *h, int (*pins)(host_t *))
         return fail(h, "eventfd: %s", strerror(errno));
     if (open_sodium(h) || store_open(h, false) || load_set(h))
         return -1;
-    if (pins(h) || store_start(h)) /* the holder before any thread */
+    if (pins(h) || store_start(h) || (h->o->tpm && tpm_start(h))) /* the holder before any thread */
         return -1;
     h->counter_hz = counter_hz();
     configure(h);
@@ -324,6 +329,7 @@ void host_stop(host_t *h)
 
 void host_free(host_t *h)
 {
+    tpm_stop(h);
     store_close(h);
     free(h->set_doc);
     free(h->incoming);
@@ -347,10 +353,11 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
     if (!err) {
         h->locked = mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
         bool spared = spare_us();
-        printf("guard: serving %s, board %s%s, %s counter, FIFO %s, memory locked %s, spared by the OOM killer %s, watchdog %s, log %s of %u records\n", o->run_dir, o->board,
+        printf("guard: serving %s, board %s%s, %s counter, FIFO %s, memory locked %s, spared by the OOM killer %s, watchdog %s, log %s of %u records, device key in %s%s\n", o->run_dir, o->board,
                strcmp(o->board, "simulated") ? "" : " (SIMULATED PINS)", h->counter_hz ? "CPU" : "no CPU", h->fifo ? "yes" : "no",
                h->locked ? "yes" : "no", spared ? "yes" : "no",
-               h->watchdog.fd >= 0 ? o->watchdog : "none", h->store.ring.name, log_live(h));
+               h->watchdog.fd >= 0 ? o->watchdog : "none", h->store.ring.name, log_live(h),
+               o->tpm ? "TPM " : "a file", o->tpm ? o->tpm : "");
         fflush(stdout);
         notify("READY=1");
         err = serve(h);

@@ -31,6 +31,8 @@ typedef struct {
     const char *watchdog;            /* /dev/watchdogN, or 0 */
     const char *uart;                /* a serial line that takes commands as ctl.sock does, or 0 */
     qsafp_log_spec_t log;
+    const char *tpm;                 /* a TCTI configuration: the device key is in that TPM, device.tpm its blobs; or 0: it is secret_key */
+    uint8_t device_pk[64];           /* then: x || y */
     const uint8_t *set_doc;
     size_t set_len;
     uint8_t ueid[33], model[32];
@@ -42,6 +44,9 @@ typedef struct {
     uint32_t agent_uid, watchdog_s, uart_baud;
 } qsafp_guard_options_t;
 
+enum { QSAFP_TPM_KEY_MAX = 1024 };
+/* tpm.c: makes a device key; x || y, and what becomes device.tpm (*n: its room, then its bytes).  0, or the reason in `why`. */
+int qsafp_tpm_create(const char *place, uint8_t pk[64], uint8_t *file, size_t *n, char *why, size_t why_len);
 /* Record 0 and the first state on blank stores.  0, or negative and the reason in `why`. */
 int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t log_id[32], char *why, size_t why_len);
 /* Serves until SIGTERM or SIGINT; then closes the gate.  0, or negative and the reason in `why`. */

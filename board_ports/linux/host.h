@@ -94,6 +94,7 @@ typedef struct host {
     pins_t pins;
     watchdog_t watchdog;
     sodium_t sodium;
+    struct tpm *tpm;                   /* or 0: the device key is in memory */
     uint64_t counter_hz;
     int page_fd, deadline_event, service_event, gate_fd, ctl_fd, signal_fd, epoll_fd;
     pthread_mutex_t lock;
@@ -144,6 +145,10 @@ int slots_save(int fd, const void *buf, uint32_t len, uint64_t *count);
 void slots_forget(int fd, uint64_t count);
 int file_state_load(void *ctx, void *buf, uint32_t len);
 int file_state_save(void *ctx, const void *buf, uint32_t len);
+/* tpm.c */
+int tpm_start(host_t *h);
+int tpm_sign(host_t *h, uint8_t sig[64], const uint8_t *msg, size_t len); /* waits for seconds at most */
+void tpm_stop(host_t *h);
 /* clock.c */
 uint64_t counter_hz(void);
 uint64_t counter_at(void *ctx, uint64_t ns);

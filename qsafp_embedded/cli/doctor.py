@@ -23,7 +23,7 @@ from .common import Commands, Home, ask_agent, command, emit, home_of
 __all__ = ["Finding", "add", "examine", "report"]
 
 DISK_MIN = 100 << 20
-SECRETS = ("guard/state/*.key", "agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0")
+SECRETS = ("guard/state/*.key", "guard/state/device.tpm", "agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0")
 
 
 class Finding(NamedTuple):
@@ -67,6 +67,10 @@ def _files(home: Home) -> Iterator[Finding]:
                 yield Finding("keys", False, f"{path}: mode {mode:04o} lets others at it", f"chmod 600 {path}")
     if not bad:
         yield Finding("keys", True, "only their owner can read them")
+    if [*home.state.glob("guard/state/device.tpm")]:
+        yield Finding("device key", True, "in the TPM: its file here is of no use without it")
+    elif [*home.state.glob("guard/state/device.key")]:
+        yield Finding("device key", True, "in a file; device_key in guard.toml can keep it in a TPM")
     k0, set_key = home.state / "auditor" / "k0", home.root / "set" / "set.key"
     if k0.exists():
         yield Finding("auditor", None, f"{k0} is still here: whoever has it can forge seals", "hand it over, then delete it here")

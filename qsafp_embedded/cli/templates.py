@@ -64,6 +64,7 @@ drain_ms = 200  # what a workload gets to finish its batch before it is frozen
 linger_ms = 60000  # how long the pins are held at their safe levels after the guard's death
 evidence_mb = 64  # room for leases and refusals kept as evidence
 on_log_full = "close"  # or "degrade(n)": stay open while at most n records wait for the disk or were lost, each counted
+device_key = "file"  # or "tpm:/dev/tpmrm0": made in that TPM when the device is enrolled, never out of it
 board = "simulated"  # "simulated" drives no real line and says so everywhere
 level = 1  # isolation level that leases state (docs: capability descriptors)
 agent_uid = -1  # user id that may command this guard beside root; -1 is the user the guard runs as

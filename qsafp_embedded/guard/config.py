@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "drain_ms": 200,  # a workload's time to finish its batch before it is frozen
     "linger_ms": 60_000,  # the pin holder's life after the guard's death
     "evidence_mb": 64,
+    "device_key": "file",  # or "tpm:/dev/tpmrm0", or "tpm:" and another TCTI, such as "tpm:swtpm:host=127.0.0.1,port=2321"
     "log": "file",  # or "spi:/dev/spidevB.C[@HZ]" (NOR flash), or "i2c:/dev/i2c-N@ADDRESS,BYTES[,PAGE]" (EEPROM)
     "log_live_min": 1_000,  # fewer records on hand refuse the start: a smaller part must be asked for
     "on_log_full": "close",  # or "degrade(n)": go on while at most n records wait for the disk or were lost, each counted on record
@@ -75,6 +76,7 @@ class GuardConfig:
             "policy_ms": [v["warning_ms"], v["grace_ms"], v["initial_ms"], v["extension_ms"]],
             "evidence_max": v["evidence_mb"] << 20,
             "degrade": _degrade(v["on_log_full"], "guard.toml"),
+            "tpm": _tpm(v["device_key"], "guard.toml"),
             "log": tuple(log_place(v["log"], "guard.toml")),
             "log_live_min": v["log_live_min"],
             "agent_uid": uid,
@@ -150,6 +152,14 @@ def log_place(text: str, where: str) -> LogPlace:
     raise ConfigError(f"{where}: log = {text!r} is none of {shapes}")
 
 
+def _tpm(place: str, where: str) -> str:
+    """The TCTI configuration of the TPM that has the device key, empty for a key in a file."""
+    kind, _, rest = place.partition(":")
+    if place != "file" and (kind != "tpm" or not rest or "\0" in rest):
+        raise ConfigError(f'{where}: device_key = {place!r} is neither "file" nor "tpm:/dev/tpmrm0" nor "tpm:" and a TCTI of libtss2')
+    return f"device:{rest}" if rest.startswith("/") else rest
+
+
 def _limits(v: dict[str, Any], where: str) -> None:
     rules = (
         ("duration_ms", 1, MONTH_MS),
@@ -173,6 +183,7 @@ def _limits(v: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}: uart_baud = {v['uart_baud']} is none of {', '.join(map(str, BAUDS))}")
     _degrade(v["on_log_full"], where)
     log_place(v["log"], where)
+    _tpm(v["device_key"], where)
     name = v["lease"]
     if not name or len(name) > 32 or not all(c.isalnum() or c in "-_" for c in name):
         raise ConfigError(f"{where}: lease = {name!r} is not a name of letters, digits, - and _")

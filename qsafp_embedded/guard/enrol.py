@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._core import guard_create
+from .._core import guard_create, tpm_create
 from ..errors import ConfigError
 from ..keyfile import read_secret, write_secret
 from .config import GuardConfig
@@ -45,11 +45,16 @@ def _common(config: GuardConfig) -> dict[str, Any]:
         key = bytes.fromhex((state / "device.pub").read_text().strip())
     except (OSError, ValueError) as why:
         raise ConfigError(f"{state}: not enrolled; run: python -m qsafp_embedded.guard --init --config ...") from why
-    seed = read_secret(state / "device.key", "device")
+    plain = config.options()
+    if (len(key) == 64) != bool(plain["tpm"]):
+        raise ConfigError(
+            f"{state}: enrolled with the device key in a {'TPM' if len(key) == 64 else 'file'}; device_key in guard.toml says otherwise"
+        )
     return {
-        **config.options(),
+        **plain,
         "ueid": ueid,
-        "secret_key": seed + key,
+        "secret_key": bytes(64) if plain["tpm"] else read_secret(state / "device.key", "device") + key,
+        "device_pk": key if plain["tpm"] else bytes(64),
         "nonce_key": read_secret(state / "nonce.key", "nonce"),
         "seal_key": bytes(32),
         "sodium": _sodium_path(),
@@ -83,6 +88,20 @@ def _ours_alone(folder: Path) -> None:
         )
 
 
+def _device_key(state: Path, tpm: str) -> tuple[str, bytes]:
+    """Make the device key: in a file, or in a TPM whose blobs are kept; returns its type and raw public key."""
+    if not tpm:
+        seed = secrets.token_bytes(32)
+        write_secret(state / "device.key", "device", seed)
+        return "ed25519", _secret_key(seed)[32:]
+    public, blobs = tpm_create(tpm)
+    with os.fdopen(os.open(state / "device.tpm", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(blobs)
+        file.flush()
+        os.fsync(file.fileno())
+    return "esp256", public
+
+
 def enrol(config: GuardConfig, *, k0: Path, erase_log: bool = False) -> dict[str, str]:
     """Make ueid, keys, K_0 and record 0; returns the public enrolment, also written beside the state directory.
 
@@ -95,15 +114,14 @@ def enrol(config: GuardConfig, *, k0: Path, erase_log: bool = False) -> dict[str
     state = config.state_dir.with_name(config.state_dir.name + ".part")
     shutil.rmtree(state, ignore_errors=True)  # an enrolment that was cut
     state.mkdir(parents=True, mode=0o700)
-    seed, seal = secrets.token_bytes(32), secrets.token_bytes(32)
-    secret = _secret_key(seed)
+    seal = secrets.token_bytes(32)
+    kind, key = _device_key(state, config.options()["tpm"])
     ueid = b"\x01" + secrets.token_bytes(32)
-    write_secret(state / "device.key", "device", seed)
     write_secret(state / "nonce.key", "nonce", secrets.token_bytes(32))
-    (state / "device.pub").write_text(secret[32:].hex() + "\n")
+    (state / "device.pub").write_text(key.hex() + "\n")
     (state / "ueid").write_text(ueid.hex() + "\n")
     log_id = guard_create({**_common(replace(config, state_dir=state)), "seal_key": seal, "log_erase": int(erase_log)})
-    public = {"lease": config.values["lease"], "ueid": ueid.hex(), "key": secret[32:].hex(), "key_type": "ed25519", "log_id": log_id.hex()}
+    public = {"lease": config.values["lease"], "ueid": ueid.hex(), "key": key.hex(), "key_type": kind, "log_id": log_id.hex()}
     write_secret(k0, "seal", seal)
     state.rename(config.state_dir)
     _write(state.parent / "enrolment.json", json.dumps(public, indent=1) + "\n")
