@@ -65,7 +65,13 @@ linger_ms = 60000  # how long the pins are held at their safe levels after the g
 evidence_mb = 64  # room for leases and refusals kept as evidence
 on_log_full = "close"  # or "degrade(n)": stay open while at most n records wait for the disk or were lost, each counted
 device_key = "file"  # or "tpm:/dev/tpmrm0": made in that TPM when the device is enrolled, never out of it
-board = "simulated"  # "simulated" drives no real line and says so everywhere
+log = "file"  # or "spi:/dev/spidev0.0" (NOR flash), or "i2c:/dev/i2c-1@0x50,32768" (EEPROM of so many bytes)
+log_live_min = 1000  # a log that holds fewer records refuses the start
+board = "simulated"  # "simulated" drives no real line and says so everywhere; qsafp board list knows others
+watchdog = ""  # such as "/dev/watchdog0": fed while the deadline is kept; the board is reset when it is not
+watchdog_s = 15  # its timeout
+uart = ""  # a serial device that takes commands as ctl.sock does: this guard is another board's coprocessor
+uart_baud = 115200  # its speed, one of 9600 to 921600
 level = 1  # isolation level that leases state (docs: capability descriptors)
 agent_uid = -1  # user id that may command this guard beside root; -1 is the user the guard runs as
 """
@@ -76,7 +82,8 @@ def agent_toml(f: Folders) -> str:
     guard = '""' if f == SYSTEM else f.path(f.config / "guard" / "guard.toml", "agent")
     return f"""{SPDX}# The agent's configuration.  Paths are relative to this file.  A change takes effect when the agent starts again.
 
-guard_socket = {f.path(f.run / "main" / "ctl.sock", "agent")}  # the guard's command socket
+guard_socket = {f.path(f.run / "main" / "ctl.sock", "agent")}  # the guard's command socket, or a coprocessor's serial device
+guard_baud = 115200  # the speed of that device
 control_socket = {f.path(f.run / "main" / "agent.sock", "agent")}  # where qsafp status and others reach this agent
 guard_config = {guard}  # a guard is started with this when none runs; "" never starts one
 stop_guard = true  # stopping the agent stops a guard that it started, and so the lease; a guard with a unit of its own stays
