@@ -124,8 +124,11 @@ static void accept_client(host_t *h, int listener)
         return;
     bool ctl = listener == h->ctl_fd;
     bool ok = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (!ctl || who.uid == h->o->agent_uid || who.uid == geteuid() || who.uid == 0);
-    if (!ok || (!ctl && !send_page(h, fd)) || !client_new(h, fd, ctl, who.uid))
+    client_t *c = ok ? client_new(h, fd, ctl, who.uid) : 0;
+    if (!c)
         close(fd);
+    else if (!ctl && !send_page(h, fd))
+        client_close(h, c);
 }
 
 static ssize_t receive(client_t *c, uint8_t *frame, size_t cap)
