@@ -15,7 +15,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -139,8 +138,8 @@ class Runner:
         if self.plan.events:
             line = json.dumps({"event": event, "name": self.name, "boot_ns": now_ns(), **more})
         with contextlib.suppress(OSError):
-            if line:
-                print(line, file=sys.stderr, flush=True)
+            if line:  # past the stream's buffer, whose last flush would change the exit code
+                os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
     def _tell_closed(self, event: str, what: str = "") -> None:
         why = self.gate._refusal()
