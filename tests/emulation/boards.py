@@ -50,7 +50,7 @@ class Board:
     interface: str = "eth0"
     trace: tuple[str, ...] = ()
     outside: str = "pl061"
-    checks: tuple[str, ...] = ("check_boot.py", "check_lines.py", "check_lease.py")
+    checks: tuple[str, ...] = ("check_boot.py", "check_lines.py", "check_lease.py", "check_hold.py")
     boot_s: float = 180.0
 
 
