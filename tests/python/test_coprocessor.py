@@ -205,7 +205,7 @@ def test_the_agent_renews_a_coprocessor_end_to_end(tmp_path: Path) -> None:
     async def story(cable: Cable) -> None:
         world = World(tmp_path, duration_ms=2000)
         toml = world.root / "guard" / "guard.toml"
-        toml.write_text(toml.read_text() + f'uart = "{cable.b}"\n')
+        toml.write_text(toml.read_text().replace('uart = ""', f'uart = "{cable.b}"'))
         guard = subprocess.Popen([*PYTHON, "qsafp_embedded.guard", "--config", str(toml)], stdout=subprocess.PIPE, start_new_session=True)
         try:
             assert guard.stdout is not None
