@@ -2,12 +2,10 @@
 /* The audit log in flash and in EEPROM (HW-8), on the parts of parts.h: appended, recovered and verified; cut at every byte; a
  * part that is stuck, gone, protected, small, foreign or not blank is one clear error. */
 #define _GNU_SOURCE
+#define TEST "test_parts"
 #include <assert.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -15,6 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "host_stub.h"
 #include "parts.h"
 
 static int no_flush(int fd) { (void)fd; return 0; } /* the files' durability is test_store's */
@@ -44,25 +43,6 @@ enum { RECORDS = 3000, NOR_BYTES = 1 << 21, EEPROM_BYTES = 32768 };
 
 static uint8_t seen[RECORDS][32];
 static char root[] = P_tmpdir "/qsafp-parts-XXXXXX", device[64];
-static unsigned passed;
-
-#define CHECK(what) \
-    do { \
-        if (!(what)) { \
-            printf("%s:%d: %s\ntest_parts: %u passed, 1 failed\n", __FILE__, __LINE__, #what, passed); \
-            exit(1); \
-        } \
-        passed++; \
-    } while (0)
-
-int fail(host_t *h, const char *fmt, ...)
-{
-    va_list v;
-    va_start(v, fmt);
-    vsnprintf(h->why, h->why_len, fmt, v);
-    va_end(v);
-    return -1;
-}
 
 uint64_t boot_ns(void) { return part.now; }
 
@@ -491,6 +471,6 @@ int main(int argc, char **argv)
     clean_dir();
     (void)unlink(device);
     CHECK(rmdir(root) == 0);
-    printf("test_parts: %u passed, 0 failed\n", passed);
+    printf(TEST ": %u passed, 0 failed\n", passed);
     return 0;
 }

@@ -2,13 +2,11 @@
 /* The pin holder (HW-13): LEASE_VALID stays high only while the deadline thread vouches for it; nothing else that the guard does
  * stands for that. */
 #define _GNU_SOURCE
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
+#define TEST "test_pins"
 #include <string.h>
 #include <time.h>
 
-#include "../../board_ports/linux/host.h"
+#include "host_stub.h"
 
 #define qsafp_trip stop_the_device
 static void stop_the_device(qsafp_t *q, qsafp_reason_t reason);
@@ -17,17 +15,7 @@ static void stop_the_device(qsafp_t *q, qsafp_reason_t reason);
 /* The board: levels in memory that the holder and we share, and a pipe for LEASE_RENEW: `1` high, `0` low, `x` breaks it. */
 static uint32_t *level;
 static int button[2];
-static unsigned passed;
 enum { GONE = 1, GRUDGING = 2 }; /* level[LINES + 1]: the chip is gone; it obeys, and says that it did not */
-
-#define CHECK(what) \
-    do { \
-        if (!(what)) { \
-            printf("%s:%d: %s\ntest_pins: %u passed, 1 failed\n", __FILE__, __LINE__, #what, passed); \
-            exit(1); \
-        } \
-        passed++; \
-    } while (0)
 
 static void *claim(const qsafp_guard_options_t *o, char *why, size_t why_len)
 {
@@ -74,15 +62,6 @@ static void *claim_none(const qsafp_guard_options_t *o, char *why, size_t why_le
     return 0;
 }
 const qsafp_lines_t QSAFP_LINES_GPIO = {.claim = claim_none};
-
-int fail(host_t *h, const char *fmt, ...)
-{
-    va_list v;
-    va_start(v, fmt);
-    vsnprintf(h->why, h->why_len, fmt, v);
-    va_end(v);
-    return -1;
-}
 
 static pins_shared_t *beats; /* whose guard ticks just after anybody read the clock */
 
@@ -401,6 +380,6 @@ int main(void)
     the_guard_hears_that_the_holder_is_gone(&h);
     snprintf(lock, sizeof lock, "%s/pins.lock", dir);
     CHECK(unlink(lock) == 0 && rmdir(dir) == 0);
-    printf("test_pins: %u passed, 0 failed\n", passed);
+    printf(TEST ": %u passed, 0 failed\n", passed);
     return 0;
 }

@@ -2,16 +2,16 @@
 /* The ring file under power cuts: at any moment the disk holds what was made durable and any of the 512-byte sectors that were
  * on their way.  What was acknowledged is there again after every cut; a record that was changed is still named. */
 #define _GNU_SOURCE
+#define TEST "test_store"
 #include <assert.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "host_stub.h"
 
 static ssize_t disk_pwrite(int fd, const void *p, size_t n, off_t at);
 static int disk_fdatasync(int fd);
@@ -32,7 +32,6 @@ typedef struct { uint8_t durable[RING], latest[RING]; int ring_fd; unsigned sync
 
 static disk_t disk;
 static uint8_t seen[RECORDS][32];
-static unsigned passed;
 
 static uint32_t chance(void)
 {
@@ -58,15 +57,6 @@ static int disk_fdatasync(int fd)
     if (fd == disk.ring_fd)
         memcpy(disk.durable, disk.latest, RING);
     return fdatasync(fd);
-}
-
-int fail(host_t *h, const char *fmt, ...)
-{
-    va_list v;
-    va_start(v, fmt);
-    vsnprintf(h->why, h->why_len, fmt, v);
-    va_end(v);
-    return -1;
 }
 
 static uint64_t now(void *c) { (void)c; return 1; }
@@ -304,6 +294,6 @@ int main(void)
     any_cut_leaves_what_was_acknowledged();
     a_hole_ends_the_log_and_a_change_does_not();
     a_changed_record_below_the_mark_is_named();
-    printf("test_store: %u passed, 0 failed\n", passed);
+    printf(TEST ": %u passed, 0 failed\n", passed);
     return 0;
 }

@@ -2,13 +2,13 @@
 /* The watchdog (HW-12) over a device that is a file and a fake ioctl: armed, read back, fed only while the deadline thread ticks,
  * disarmed at a clean end, left alone after three resets without a lease, armed again by one. */
 #define _GNU_SOURCE
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
+#define TEST "test_watchdog"
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
+
+#include "host_stub.h"
 
 static char root[] = P_tmpdir "/qsafp-watchdog-XXXXXX", boot_id[200];
 static struct { _Atomic int fed, refuse, timeout, most; } fake;
@@ -19,17 +19,6 @@ static int fake_ioctl(int fd, unsigned long what, int *value);
 #define BOOT_ID boot_id
 #include "../../board_ports/linux/watchdog.c"
 #undef ioctl
-
-static unsigned passed;
-
-#define CHECK(what) \
-    do { \
-        if (!(what)) { \
-            printf("%s:%d: %s\ntest_watchdog: %u passed, 1 failed\n", __FILE__, __LINE__, #what, passed); \
-            exit(1); \
-        } \
-        passed++; \
-    } while (0)
 
 static int fake_ioctl(int fd, unsigned long what, int *value)
 {
@@ -47,15 +36,6 @@ static int fake_ioctl(int fd, unsigned long what, int *value)
     else
         return -1;
     return 0;
-}
-
-int fail(host_t *h, const char *fmt, ...)
-{
-    va_list v;
-    va_start(v, fmt);
-    vsnprintf(h->why, h->why_len, fmt, v);
-    va_end(v);
-    return -1;
 }
 
 uint64_t boot_ns(void)
@@ -307,6 +287,6 @@ int main(void)
     what_cannot_be_counted_is_not_armed();
     snprintf(boot_id, sizeof boot_id, "%s/watchdog.bin", root);
     CHECK(unlink(path) == 0 && unlink(boot_id) == 0 && rmdir(root) == 0);
-    printf("test_watchdog: %u passed, 0 failed\n", passed);
+    printf(TEST ": %u passed, 0 failed\n", passed);
     return 0;
 }
