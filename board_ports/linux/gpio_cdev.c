@@ -49,20 +49,27 @@ static int open_chip(const search_t *s)
     return fd < 0 ? SAY(s, "no GPIO chip is labelled \"%s\"; qsafp board check lists those here", s->spec->chip) : fd;
 }
 
-/* The offset of the line; `info` is what the kernel knows of it. */
+static bool look(int chip, uint32_t offset, struct gpio_v2_line_info *info)
+{
+    *info = (struct gpio_v2_line_info){.offset = offset};
+    return ioctl(chip, GPIO_V2_GET_LINEINFO_IOCTL, info) == 0;
+}
+
+/* What the kernel knows of the line, its offset with it. */
 static int find_line(const search_t *s, int chip, struct gpio_v2_line_info *info)
 {
+    const char *label = s->spec->chip, *name = s->spec->name;
     struct gpiochip_info c;
     if (ioctl(chip, GPIO_GET_CHIPINFO_IOCTL, &c))
-        return SAY(s, "%s: %s", s->spec->chip, strerror(errno));
-    for (uint32_t i = 0; i < c.lines; i++) {
-        *info = (struct gpio_v2_line_info){.offset = i};
-        if (!s->spec->name ? i != s->spec->offset : ioctl(chip, GPIO_V2_GET_LINEINFO_IOCTL, info) || strncmp(info->name, s->spec->name, sizeof info->name) != 0)
-            continue;
-        return s->spec->name || ioctl(chip, GPIO_V2_GET_LINEINFO_IOCTL, info) == 0 ? 0 : SAY(s, "%s line %u: %s", s->spec->chip, i, strerror(errno));
-    }
-    return s->spec->name ? SAY(s, "chip %s has no line named \"%s\" for %s", s->spec->chip, s->spec->name, s->line)
-                         : SAY(s, "chip %s has %u lines, none at %u for %s", s->spec->chip, c.lines, s->spec->offset, s->line);
+        return SAY(s, "%s: %s", label, strerror(errno));
+    if (!name && s->spec->offset >= c.lines)
+        return SAY(s, "chip %s has %u lines, none at %u for %s", label, c.lines, s->spec->offset, s->line);
+    if (!name)
+        return look(chip, s->spec->offset, info) ? 0 : SAY(s, "%s line %u: %s", label, s->spec->offset, strerror(errno));
+    for (uint32_t i = 0; i < c.lines; i++)
+        if (look(chip, i, info) && strncmp(info->name, name, sizeof info->name) == 0)
+            return 0;
+    return SAY(s, "chip %s has no line named \"%s\" for %s", label, name, s->line);
 }
 
 static uint64_t kernel_flags(uint32_t flags)
