@@ -59,7 +59,6 @@ typedef struct {
     line_t *line;                      /* a byte stream and not packets */
     bool ctl;
     uid_t uid;
-    pid_t pid;
     int workload;                      /* index, or -1 */
     bool waiting; uint8_t wait_tag;    /* for an order */
     int fds[FDS_MAX]; int nfds;        /* came with the frame in hand */

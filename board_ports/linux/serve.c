@@ -258,11 +258,10 @@ static bool event(host_t *h, struct epoll_event *e)
         accept_client(h, *(int *)e->data.ptr);
     else if (e->data.ptr == &h->signal_fd)
         return read(h->signal_fd, &signal, sizeof signal) < 0;
-    else if (e->data.ptr == &h->service_event && read(h->service_event, &sink, sizeof sink) > 0 && !pins_drive(h))
-        fprintf(stderr, "guard: the pin holder hangs, the lines of board %s stay as they are: stopped\n", h->o->board);
-    else if (e->data.ptr == &h->service_event)
-        return true;
-    else if (!one_frame(h, e->data.ptr))
+    else if (e->data.ptr == &h->service_event) {
+        if (read(h->service_event, &sink, sizeof sink) > 0 && !pins_drive(h))
+            fprintf(stderr, "guard: the pin holder hangs, the lines of board %s stay as they are: stopped\n", h->o->board);
+    } else if (!one_frame(h, e->data.ptr))
         client_close(h, e->data.ptr);
     return true;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The board's watchdog (HW-12): fed only while the deadline thread ticks and the pin holder drives, so that a board on which nothing ends a lease is reset.
+/* The board's watchdog (HW-12): fed only while the deadline thread ticks and the pin holder drives, so that a board on which
+ * nothing ends a lease is reset.
  *
  * A board that it resets again and again never comes to a lease.  Few drivers say what reset the board (a Raspberry Pi's does not),
  * so what counts is a boot that ended with it armed: a power cut counts too.  After RESETS_MAX of them in a row without a lease it is
