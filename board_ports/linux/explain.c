@@ -44,16 +44,16 @@ static bool damaged(const store_t *s, uint64_t *seq)
 
 int explain(host_t *h, int err)
 {
-    const char *dir = h->o->state_dir;
+    const char *dir = h->o->state_dir, *log = h->store.ring.name;
     uint64_t seq = 0;
     switch (err) {
     case QSAFP_E_CORRUPT:
         if (damaged(&h->store, &seq))
-            return fail(h, "%s/log.ring: record %llu is damaged, or the one before it was changed; keep the file as evidence and enrol again", dir,
+            return fail(h, "%s: record %llu is damaged, or the one before it was changed; keep it as evidence and enrol again", log,
                         (unsigned long long)seq);
-        return fail(h, "%s/log.ring: not the log that state.bin goes with: cut, exchanged or blank; keep both as evidence and enrol again", dir);
+        return fail(h, "%s: not the log that state.bin goes with: cut, exchanged or blank; keep both as evidence and enrol again", log);
     case QSAFP_E_WRONG_DEVICE:
-        return fail(h, "%s/log.ring: the log of another device", dir);
+        return fail(h, "%s: the log of another device", log);
     case QSAFP_E_STORE:
         return fail(h, "%s: state.bin is missing or damaged, or the disk is full or fails", dir);
     case QSAFP_E_WRONG_EPOCH:

@@ -93,20 +93,20 @@ static int file_open(host_t *h, bool create)
     ring_t *r = &h->store.ring;
     struct stat st;
     r->bytes = QSAFP_LOG_SLOTS * SLOT;
-    strcpy(r->name, "log.ring");
-    r->fd = open_in(h, r->name, create);
+    snprintf(r->name, sizeof r->name, "%s/log.ring", h->o->state_dir);
+    r->fd = open_in(h, "log.ring", create);
     if (r->fd < 0)
         return -1;
     if (fstat(r->fd, &st))
-        return fail(h, "log.ring: %s", strerror(errno));
+        return fail(h, "%s: %s", r->name, strerror(errno));
     if (st.st_size >= r->bytes)
         return 0;
     if (!create || st.st_size)
-        return fail(h, "%s/log.ring: shorter than %u bytes; restore it from a backup", h->o->state_dir, r->bytes);
+        return fail(h, "%s: shorter than %u bytes; restore it from a backup", r->name, r->bytes);
     bool ok = posix_fallocate(r->fd, 0, r->bytes) == 0;
     for (uint32_t i = 0; i < r->bytes / PAGE && ok; i++)
         ok = file_erase(r, i);
-    return ok && fsync(r->fd) == 0 ? 0 : fail(h, "log.ring: no room for %u bytes", r->bytes);
+    return ok && fsync(r->fd) == 0 ? 0 : fail(h, "%s: no room for %u bytes", r->name, r->bytes);
 }
 
 const ring_ops_t RING_FILE = {.open = file_open, .read = file_read, .erase = file_erase, .prog = file_prog, .sync = file_sync, .overwrites = true, .groups = true};

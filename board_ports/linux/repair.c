@@ -195,7 +195,7 @@ static int catch_up(host_t *h)
         qsafp_seal(seal, s->seal_key, rec + 208);
         int is = sealed(rec, seal);
         if (is < 0)
-            return fail(h, "log.ring: the seal of record %llu is wrong: the log was changed", (unsigned long long)seq);
+            return fail(h, "%s: the seal of record %llu is wrong: the log was changed", s->ring.name, (unsigned long long)seq);
         memcpy(rec + 240, seal, 16);
         if (!is && (!put_record(s, seq) || !s->ring.is->sync(&s->ring)))
             return ring_broken(h);
@@ -228,13 +228,13 @@ int log_matches(host_t *h)
         }
     uint32_t from = r.from, rest = t->size - from;
     if (qsafp_tree_range(&r, qsafp_audit_leaf, &h->q.log))
-        return fail(h, "%s/log.ring: cannot be read", h->o->state_dir);
+        return fail(h, "%s: cannot be read", h->store.ring.name);
     for (uint32_t width = 1u << 31; rest; width >>= 1) {
         if (!(rest & width))
             continue;
         if (!qsafp_equal(r.hash[i++], t->peak[peak++], 32))
-            return fail(h, "%s/log.ring: one of the records %u to %u was changed since state.bin was written; keep both as evidence and enrol again",
-                        h->o->state_dir, from, from + width - 1);
+            return fail(h, "%s: one of the records %u to %u was changed since state.bin was written; keep both as evidence and enrol again",
+                        h->store.ring.name, from, from + width - 1);
         from += width;
         rest -= width;
     }

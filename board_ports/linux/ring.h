@@ -35,7 +35,7 @@ struct ring {
     uint32_t address;         /* I2C */
     uint8_t erase_op;         /* SPI */
     uint64_t cycles;          /* sectors erased since it was opened */
-    char name[80], why[200];
+    char name[200], why[200];
 };
 
 extern const ring_ops_t RING_FILE, RING_SPI, RING_I2C; /* files.c, spi_nor.c, i2c_eeprom.c */

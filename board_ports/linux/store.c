@@ -111,6 +111,7 @@ static bool put_group(store_t *s, const group_t *g)
 static bool commit(store_t *s, group_t *g)
 {
     seal_group(s, g);
+    *s->ring.why = 0;
     bool ok = put_group(s, g) && (g->epoch == s->seal_epoch || seal_save(s, g->epoch, g->key) == 0); /* durable: their keys go */
     qsafp_wipe(g->key, sizeof g->key);
     return ok;
