@@ -486,6 +486,14 @@ def direct(cls):
 
 # ---- the guard ----
 
+cdef const char *kept(list strings, str text) except? NULL:
+    """The C string, which lives as long as the list; NULL for an empty one."""
+    if not text:
+        return NULL
+    strings.append(text.encode())
+    return <bytes> strings[len(strings) - 1]
+
+
 cdef object fill(c.qsafp_guard_options_t *o, dict d):
     memset(o, 0, sizeof(o[0]))
     copy(o.ueid, d["ueid"], 33, "ueid")
@@ -502,26 +510,13 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     strings = [d["run_dir"].encode(), d["state_dir"].encode(), d["sodium"].encode(), d["board"].encode(), d["set"]]
     o.run_dir, o.state_dir, o.sodium, o.board, o.set_doc = strings
     o.set_len = len(strings[4])
-    if d["watchdog"]:
-        strings.append(d["watchdog"].encode())
-        o.watchdog = <bytes> strings[len(strings) - 1]
-    if d["tpm"]:
-        strings.append(d["tpm"].encode())
-        o.tpm = <bytes> strings[len(strings) - 1]
-    if d["uart"]:
-        strings.append(d["uart"].encode())
-        o.uart = <bytes> strings[len(strings) - 1]
+    o.watchdog, o.tpm, o.uart = kept(strings, d["watchdog"]), kept(strings, d["tpm"]), kept(strings, d["uart"])
     kind, device, o.log.hz, o.log.address, o.log.bytes, o.log.page = d["log"]
     o.log.kind, o.log.live_min, o.log.erase = <c.qsafp_log_kind_t> <int> kind, d["log_live_min"], d.get("log_erase", 0)
-    strings.append(device.encode())
-    o.log.device = <bytes> strings[len(strings) - 1]
+    o.log.device = kept(strings, device)
     for i, (chip, name, offset, flags) in enumerate(d["lines"][:c.LINES]):
-        strings += [chip.encode(), name.encode()]
+        o.lines[i].chip, o.lines[i].name = kept(strings, chip), kept(strings, name)
         o.lines[i].offset, o.lines[i].flags = offset, flags
-        if chip:
-            o.lines[i].chip = <bytes> strings[len(strings) - 2]
-        if name:
-            o.lines[i].name = <bytes> strings[len(strings) - 1]
     return strings
 
 
@@ -530,7 +525,7 @@ def tpm_create(str place not None):
     cdef uint8_t pk[64]
     cdef uint8_t file[c.QSAFP_TPM_KEY_MAX]
     cdef size_t n = sizeof(file)
-    cdef char why[256]
+    cdef char why[512]
     if c.qsafp_tpm_create(place.encode(), pk, file, &n, why, sizeof(why)):
         raise QsafpError(why.decode())
     return take(pk, 64), take(file, n)
@@ -540,7 +535,7 @@ def guard_create(dict options not None):
     """Enrol on blank stores (record 0 and the first state); returns the log id, 32 bytes.  Raises: QsafpError with the reason."""
     cdef c.qsafp_guard_options_t o
     cdef uint8_t log_id[32]
-    cdef char why[256]
+    cdef char why[512]
     keep = fill(&o, options)
     if c.qsafp_guard_create(&o, log_id, why, sizeof(why)):
         raise QsafpError(why.decode())
@@ -551,7 +546,7 @@ def guard_create(dict options not None):
 def guard_run(dict options not None):
     """Be the guard until SIGTERM or SIGINT; no Python runs meanwhile.  Raises: QsafpError with the reason it could not start."""
     cdef c.qsafp_guard_options_t o
-    cdef char why[256]
+    cdef char why[512]
     cdef int err
     keep = fill(&o, options)
     with nogil:
@@ -570,7 +565,7 @@ cdef class SelfGuard:
 
     def __cinit__(self, dict options not None):
         """Start it.  Raises: QsafpError with the reason it could not start."""
-        cdef char why[256]
+        cdef char why[512]
         self.keep = fill(&self.o, options)
         with nogil:
             self.guard = c.qsafp_self_open(&self.o, why, sizeof(why))
@@ -620,7 +615,7 @@ cdef class OwnLog:
 
     def __cinit__(self, path, *, bint create=False):
         """Open the log in folder ``path``, or make it there.  Raises: QsafpError with the reason."""
-        cdef char why[256]
+        cdef char why[512]
         cdef bytes raw = str(path).encode()
         cdef const char *where = raw
         with nogil:

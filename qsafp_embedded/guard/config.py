@@ -51,6 +51,22 @@ DEFAULTS: dict[str, Any] = {
     "agent_uid": -1,  # who may use ctl.sock beside root and the guard's own user
 }
 
+TOLD_AS_THEY_ARE = (
+    *("duration_ms", "stale_after_ms", "tick_ms", "drain_ms", "linger_ms", "level"),
+    *("log_live_min", "watchdog", "watchdog_s", "uart", "uart_baud"),
+)
+
+
+class LogPlace(NamedTuple):
+    """What the audit log's ring lies on, in the order of qsafp_log_spec_t; kind: 0 file, 1 SPI NOR flash, 2 I2C EEPROM."""
+
+    kind: int
+    device: str = ""
+    hz: int = 0
+    address: int = 0
+    bytes: int = 0
+    page: int = 0
+
 
 @dataclass(frozen=True)
 class GuardConfig:
@@ -62,6 +78,9 @@ class GuardConfig:
     set_path: Path | None
     model: bytes
     board: Board
+    log: LogPlace
+    tpm: str  # the TCTI configuration of the TPM that has the device key; empty: a file has it
+    degrade: int  # records that may be lost before the gate closes
 
     def options(self) -> dict[str, Any]:
         """The numbers and strings of qsafp_guard_options_t; keys and set document are added by the caller."""
@@ -75,26 +94,11 @@ class GuardConfig:
             "model": self.model,
             "policy_ms": [v["warning_ms"], v["grace_ms"], v["initial_ms"], v["extension_ms"]],
             "evidence_max": v["evidence_mb"] << 20,
-            "degrade": _degrade(v["on_log_full"], "guard.toml"),
-            "tpm": _tpm(v["device_key"], "guard.toml"),
-            "log": tuple(log_place(v["log"], "guard.toml")),
-            "log_live_min": v["log_live_min"],
+            "degrade": self.degrade,
+            "tpm": self.tpm,
+            "log": tuple(self.log),
             "agent_uid": uid,
-            **{
-                k: v[k]
-                for k in (
-                    "duration_ms",
-                    "stale_after_ms",
-                    "tick_ms",
-                    "drain_ms",
-                    "level",
-                    "linger_ms",
-                    "watchdog",
-                    "watchdog_s",
-                    "uart",
-                    "uart_baud",
-                )
-            },
+            **{key: v[key] for key in TOLD_AS_THEY_ARE},
         }
 
 
@@ -107,22 +111,10 @@ def model_hash(path: Path) -> bytes:
 
 
 def _degrade(policy: str, where: str) -> int:
-    """How many records may be lost before the gate closes."""
     found = re.fullmatch(r"degrade\(([1-9][0-9]{0,2})\)", policy)
     if policy != "close" and (found is None or int(found[1]) > 512):
         raise ConfigError(f'{where}: on_log_full = {policy!r} is neither "close" nor "degrade(n)" with n in 1..512')
     return int(found[1]) if found else 0
-
-
-class LogPlace(NamedTuple):
-    """What the audit log's ring lies on, in the order of qsafp_log_spec_t; kind: 0 file, 1 SPI NOR flash, 2 I2C EEPROM."""
-
-    kind: int
-    device: str = ""
-    hz: int = 0
-    address: int = 0
-    bytes: int = 0
-    page: int = 0
 
 
 SPI_HZ = (10_000, 10_000_000, 50_000_000)  # least, default (requirement HW-14), most of the plain read command
@@ -153,7 +145,6 @@ def log_place(text: str, where: str) -> LogPlace:
 
 
 def _tpm(place: str, where: str) -> str:
-    """The TCTI configuration of the TPM that has the device key, empty for a key in a file."""
     kind, _, rest = place.partition(":")
     if place != "file" and (kind != "tpm" or not rest or "\0" in rest):
         raise ConfigError(f'{where}: device_key = {place!r} is neither "file" nor "tpm:/dev/tpmrm0" nor "tpm:" and a TCTI of libtss2')
@@ -181,9 +172,6 @@ def _limits(v: dict[str, Any], where: str) -> None:
             raise ConfigError(f"{where}: {key} = {v[key]} is outside {low}..{high}")
     if v["uart_baud"] not in BAUDS:
         raise ConfigError(f"{where}: uart_baud = {v['uart_baud']} is none of {', '.join(map(str, BAUDS))}")
-    _degrade(v["on_log_full"], where)
-    log_place(v["log"], where)
-    _tpm(v["device_key"], where)
     name = v["lease"]
     if not name or len(name) > 32 or not all(c.isalnum() or c in "-_" for c in name):
         raise ConfigError(f"{where}: lease = {name!r} is not a name of letters, digits, - and _")
@@ -205,12 +193,22 @@ def _model(v: dict[str, Any], base: Path, where: str) -> bytes:
 
 def load(path: Path) -> GuardConfig:
     """Read guard.toml; relative paths are relative to its folder.  Raises: ConfigError."""
-    v = settings(read_toml(path), DEFAULTS, str(path))
+    where = str(path)
+    v = settings(read_toml(path), DEFAULTS, where)
     base = path.resolve().parent
-    _limits(v, str(path))
+    _limits(v, where)
     try:
         found = board.load(v["board"], base)
     except ConfigError as why:
         raise ConfigError(f"{path}: {why}") from why
-    set_path = base / v["set"] if v["set"] else None
-    return GuardConfig(v, base / v["run_dir"], base / v["state_dir"], set_path, _model(v, base, str(path)), found)
+    return GuardConfig(
+        values=v,
+        run_dir=base / v["run_dir"],
+        state_dir=base / v["state_dir"],
+        set_path=base / v["set"] if v["set"] else None,
+        model=_model(v, base, where),
+        board=found,
+        log=log_place(v["log"], where),
+        tpm=_tpm(v["device_key"], where),
+        degrade=_degrade(v["on_log_full"], where),
+    )

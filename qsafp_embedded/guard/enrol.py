@@ -45,16 +45,15 @@ def _common(config: GuardConfig) -> dict[str, Any]:
         key = bytes.fromhex((state / "device.pub").read_text().strip())
     except (OSError, ValueError) as why:
         raise ConfigError(f"{state}: not enrolled; run: python -m qsafp_embedded.guard --init --config ...") from why
-    plain = config.options()
-    if (len(key) == 64) != bool(plain["tpm"]):
+    if (len(key) == 64) != bool(config.tpm):
         raise ConfigError(
             f"{state}: enrolled with the device key in a {'TPM' if len(key) == 64 else 'file'}; device_key in guard.toml says otherwise"
         )
     return {
-        **plain,
+        **config.options(),
         "ueid": ueid,
-        "secret_key": bytes(64) if plain["tpm"] else read_secret(state / "device.key", "device") + key,
-        "device_pk": key if plain["tpm"] else bytes(64),
+        "secret_key": bytes(64) if config.tpm else read_secret(state / "device.key", "device") + key,
+        "device_pk": key if config.tpm else bytes(64),
         "nonce_key": read_secret(state / "nonce.key", "nonce"),
         "seal_key": bytes(32),
         "sodium": _sodium_path(),
@@ -115,7 +114,7 @@ def enrol(config: GuardConfig, *, k0: Path, erase_log: bool = False) -> dict[str
     shutil.rmtree(state, ignore_errors=True)  # an enrolment that was cut
     state.mkdir(parents=True, mode=0o700)
     seal = secrets.token_bytes(32)
-    kind, key = _device_key(state, config.options()["tpm"])
+    kind, key = _device_key(state, config.tpm)
     ueid = b"\x01" + secrets.token_bytes(32)
     write_secret(state / "nonce.key", "nonce", secrets.token_bytes(32))
     (state / "device.pub").write_text(key.hex() + "\n")
