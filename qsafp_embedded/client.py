@@ -27,6 +27,7 @@ CHUNK = 1000
 OLD_DEFAULT = 2**64 - 1
 RECORD_BYTES = 256
 FRAME_MAX = 5 + 1024 + 2
+BAUDS = {n: int(getattr(termios, f"B{n}")) for n in (9600, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600)}
 STATUS = struct.Struct("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQH")
 REMEDY = "start it: python -m qsafp_embedded.guard --config …/guard/guard.toml"
 
@@ -117,9 +118,6 @@ def _name(table: type[Phase] | type[LeaseStatus] | type[Reason], value: int) -> 
         return table(value).name
     except ValueError:
         return f"unknown ({value:#x})"
-
-
-BAUDS = {n: int(getattr(termios, f"B{n}")) for n in (9600, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600)}
 
 
 class Wire(Protocol):

@@ -67,9 +67,9 @@ def _files(home: Home) -> Iterator[Finding]:
                 yield Finding("keys", False, f"{path}: mode {mode:04o} lets others at it", f"chmod 600 {path}")
     if not bad:
         yield Finding("keys", True, "only their owner can read them")
-    if [*home.state.glob("guard/state/device.tpm")]:
+    if any(home.state.glob("guard/state/device.tpm")):
         yield Finding("device key", True, "in the TPM: its file here is of no use without it")
-    elif [*home.state.glob("guard/state/device.key")]:
+    elif any(home.state.glob("guard/state/device.key")):
         yield Finding("device key", True, "in a file; device_key in guard.toml can keep it in a TPM")
     k0, set_key = home.state / "auditor" / "k0", home.root / "set" / "set.key"
     if k0.exists():
