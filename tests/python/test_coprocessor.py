@@ -34,8 +34,7 @@ class Cable:
     def __init__(self, folder: Path) -> None:
         self.a, self.b = folder / "a", folder / "b"
         self.noise: Noise = bytes
-        self._ends: list[int] = []
-        self._stop, self._thread = os.pipe(), threading.Thread()
+        self._keep: list[int] = []
         self.plug()
 
     def plug(self) -> None:
@@ -51,7 +50,7 @@ class Cable:
         os.set_blocking(master, False)  # what nobody reads is lost, as on a real line
         path.unlink(missing_ok=True)
         path.symlink_to(os.ttyname(slave))
-        self._keep = [*getattr(self, "_keep", []), slave]  # else the far end reads an error until somebody opens it
+        self._keep.append(slave)  # else the far end reads an error until somebody opens it
         return master
 
     def _carry(self, ends: list[int], stop: int) -> None:
