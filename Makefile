@@ -41,11 +41,11 @@ test-c: setup ## every tests/c/test_*.c under ASan and UBSan
 	$(PY) tools/check_c.py test
 
 cross: setup ## the core on five targets and two compilers; size budget
-	tools/bootstrap.sh cross
+	tools/bootstrap.sh tests
 	$(PY) tools/check_c.py cross
 
 fuzz: setup ## fuzz the core until stopped, or SECONDS= in all
-	tools/bootstrap.sh cross
+	tools/bootstrap.sh tests
 	$(PY) tools/check_c.py fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
 mutants: setup ## change the core in a sample of places (FULL=1: all): which changes does no test notice?

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Prepare this clone.  bootstrap.sh setup: what building needs, then .venv.  bootstrap.sh cross: the optional compilers of `make test`.
+# Prepare this clone.  bootstrap.sh setup: what building needs, then .venv.  bootstrap.sh tests: what `make test` skips without.
 # bootstrap.sh boards: what `make boards` needs.
 # As root on Debian it installs what is missing; otherwise it prints the one line that does, and setup stops.
 set -euo pipefail
@@ -20,8 +20,13 @@ missing_for_setup() {
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' 2>/dev/null || echo python3-dev
 }
 
-missing_for_cross() {
+missing_for_tests() {
     have clang-14 || echo clang-14
+    ls /usr/lib/llvm-14/lib/clang/*/lib/linux/libclang_rt.fuzzer-* >/dev/null 2>&1 || echo libclang-rt-14-dev
+    have g++ || echo g++ # the gate's header in C++
+    have zsh || echo zsh
+    have fish || echo fish
+    have systemd-analyze || echo systemd
     have arm-none-eabi-gcc || echo gcc-arm-none-eabi
     have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
     have riscv64-linux-gnu-gcc || echo gcc-riscv64-linux-gnu
@@ -69,9 +74,9 @@ setup() {
     .venv/bin/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[agent,validator,demo,test,bench,dev]'
 }
 
-cross() {
+tests() {
     local missing
-    missing=$(missing_for_cross | tr '\n' ' ')
+    missing=$(missing_for_tests | tr '\n' ' ')
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" -eq 0 ] && have apt-get; then
         # shellcheck disable=SC2086
@@ -98,7 +103,7 @@ boards() {
 
 case "${1:-setup}" in
 setup) setup ;;
-cross) cross ;;
+tests) tests ;;
 boards) boards ;;
-*) echo "usage: $0 setup|cross|boards" >&2; exit 2 ;;
+*) echo "usage: $0 setup|tests|boards" >&2; exit 2 ;;
 esac
