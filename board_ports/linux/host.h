@@ -144,7 +144,7 @@ int slots_save(int fd, const void *buf, uint32_t len, uint64_t *count);
 void slots_forget(int fd, uint64_t count);
 int file_state_load(void *ctx, void *buf, uint32_t len);
 int file_state_save(void *ctx, const void *buf, uint32_t len);
-/* tpm.c */
+/* tpm.c, tpm_key.c */
 int tpm_start(host_t *h);
 int tpm_sign(host_t *h, uint8_t sig[64], const uint8_t *msg, size_t len); /* waits for seconds at most */
 void tpm_stop(host_t *h);

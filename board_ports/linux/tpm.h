@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to tpm*.c: one connection to a TPM 2.0 and the thread that talks to it. */
+#ifndef QSAFP_TPM_H
+#define QSAFP_TPM_H
+
+#include <stddef.h>
+
+#include "host.h"
+
+enum { BLOB_MAX = 2048, OWNER = 0x101, PASSWORD = 0xff, NONE = 0xfff, SHA256 = 0x000b };
+
+typedef uint32_t rc_t;
+typedef struct { _Alignas(8) uint8_t b[BLOB_MAX]; } blob_t; /* room for any struct of libtss2 that we hand over: the largest has 1,552 bytes */
+typedef rc_t unmarshal_t(const uint8_t *p, size_t n, size_t *at, void *to);
+typedef rc_t marshal_t(const void *from, uint8_t *p, size_t n, size_t *at);
+typedef rc_t create_t(void *, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, const void *, const void *, void **, void **, void **, void **,
+                      void **);
+
+typedef struct {
+    rc_t (*link)(const char *conf, void **tcti);
+    void (*unlink)(void **tcti);
+    rc_t (*open)(void **esys, void *tcti, void *abi);
+    void (*close)(void **esys);
+    rc_t (*primary)(void *, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, const void *, const void *, uint32_t *, void **, void **, void **,
+                    void **);
+    create_t *create;
+    rc_t (*load)(void *, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, uint32_t *);
+    rc_t (*session)(void *, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, const void *, uint8_t, const void *, uint16_t, uint32_t *);
+    rc_t (*keep)(void *, uint32_t, uint8_t, uint8_t);
+    rc_t (*sign)(void *, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, const void *, void **);
+    rc_t (*flush)(void *, uint32_t);
+    void (*free)(void *);
+    unmarshal_t *get_public, *get_private, *get_sensitive, *get_scheme, *get_ticket, *get_sym, *get_digest;
+    marshal_t *put_public, *put_private, *put_signature;
+} tss_t;
+
+struct tpm {
+    tss_t f;
+    const char *place;               /* a TCTI configuration */
+    void *link, *esys;               /* 0 while there is no connection */
+    uint32_t primary, key, session;  /* 0: not there */
+    blob_t pub, priv;
+    uint8_t pk[64];
+    uint8_t digest[32], sig[64];     /* of the job in hand: nobody else touches them before its turn is over */
+    int (*job)(struct tpm *t);
+    enum { IDLE, ASKED, STUCK, STOP } turn;
+    bool running, failing;
+    int err;
+    char why[256];
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t more, done;
+};
+
+extern const uint8_t TPM_EMPTY[6]; /* TPM2B_SENSITIVE_CREATE: no password, no data */
+
+/* Every function that returns int: 0, or negative and the reason with its remedy in t->why. */
+struct tpm *tpm_new(const char *place, char *why, size_t why_len); /* libtss2 opened; no connection yet */
+int tpm_broken(struct tpm *t, const char *why);
+int tpm_failed(struct tpm *t, const char *step, rc_t rc);          /* what a return code means, and what to do */
+bool tpm_get(unmarshal_t *fn, blob_t *to, const uint8_t *p, size_t n, size_t *at);
+int tpm_link(struct tpm *t);   /* a connection, and the storage primary */
+int tpm_session(struct tpm *t); /* in place of the primary */
+void tpm_unlink(struct tpm *t);
+void tpm_drop(struct tpm *t, uint32_t *what);
+/* On the TPM's thread, which is idle: 0 or the job's result, negative also if it took longer than TPM_WAIT_S; the lock is held. */
+int tpm_ask(struct tpm *t, int (*job)(struct tpm *t));
+
+#define GET(fn, to, bytes) ((void)tpm_get(fn, to, bytes, sizeof(bytes), &(size_t){0}))
+
+/* tpm_key.c */
+int tpm_read_key(struct tpm *t, const host_t *h); /* device.tpm, loaded */
+
+#endif
