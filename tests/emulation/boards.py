@@ -12,7 +12,8 @@ __all__ = ["ARCHES", "BOARDS", "Arch", "Board"]
 class Arch:
     """A processor: Debian's name, the wheel's, the compiler's triplet, QEMU's program, and what the guest's Python gets from Debian.
 
-    ``from_debian`` names Python packages without a wheel for this processor, with Debian's package of each.
+    ``from_debian`` names Python packages without a wheel for this processor, with Debian's package of each;
+    ``packages`` are more of Debian's.
     """
 
     debian: str
@@ -20,6 +21,7 @@ class Arch:
     triplet: str
     qemu: str
     from_debian: dict[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Board:
     In ``qemu``, ``disk`` is the id of the drive, ``net`` of the user network, ``cmd`` of the command channel, whose file in the guest
     is ``channel`` (a pattern).  A board whose network or channel is on the chip gives ``nic`` or ``second_serial`` instead.
     ``dtb`` is a device tree of the kernel package, ``dtb_changes`` are nodes, properties and their new strings.  ``trace`` are events
-    of QEMU to record, ``outside`` the class of outside.py that sees and drives the lines.
+    of QEMU to record, ``outside`` the class of outside.py that sees and drives the lines.  ``heavy`` are the checks that a quick run
+    leaves out.
     """
 
     name: str
@@ -51,13 +54,16 @@ class Board:
     trace: tuple[str, ...] = ()
     outside: str = "pl061"
     checks: tuple[str, ...] = ("check_boot.py", "check_lines.py", "check_lease.py", "check_hold.py")
+    heavy: tuple[str, ...] = ()
     boot_s: float = 180.0
 
+
+TSS = ("libtss2-esys-3.0.2-0", "libtss2-tctildr0", "libtss2-mu0", "libtss2-tcti-device0")
 
 ARCHES = {
     a.debian: a
     for a in (
-        Arch("arm64", "aarch64", "aarch64-linux-gnu", "qemu-system-aarch64"),
+        Arch("arm64", "aarch64", "aarch64-linux-gnu", "qemu-system-aarch64", packages=TSS),
         Arch(
             "armhf",
             "armv7l",
@@ -81,12 +87,13 @@ BOARDS = {
                 *("-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "512"),
                 *("-device", "virtio-blk-pci,drive=disk", "-device", "virtio-net-pci,netdev=net,romfile="),
                 *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=cmd,nr=1"),
+                *("-device", "i6300esb"),
             ),
             console="ttyAMA0",
             channel="/dev/vport*p1",
             root="/dev/vda",
             modules=VIRTIO,
-            carried=("i6300esb", "9pnet_virtio", "9p"),
+            carried=("i6300esb", "tpm_vtpm_proxy", "9pnet_virtio", "9p"),
             trace=("pl061_set_output",),
         ),
         Board(

@@ -6,12 +6,14 @@ Everything that was fetched stays in ``~/.cache/qsafp/apt/<arch>``.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["CACHE", "ImageError", "Packages", "run", "unpack"]
+__all__ = ["CACHE", "ImageError", "Packages", "alone", "run", "unpack"]
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qsafp"
 TIMEOUT_S = 900
@@ -21,6 +23,15 @@ os.environ["PATH"] += ":/usr/sbin:/sbin"  # mke2fs and depmod; Debian leaves the
 
 class ImageError(Exception):
     """An image cannot be made; the message says why and what helps."""
+
+
+@contextlib.contextmanager
+def alone(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock file, as one process at a time.  Raises BlockingIOError if another has it and we do not wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def run(words: Iterable[object], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boards import Arch, Board
-from debian import CACHE, ImageError, Packages, run, unpack
+from debian import CACHE, ImageError, Packages, alone, run, unpack
 from wheels import build, digest, libraries
 
 __all__ = ["Image", "make"]
@@ -40,6 +40,11 @@ class Image:
 
 def make(board: Board, say: Callable[[str], None]) -> Image:
     """Make the image of a board, or find it made; ``say`` hears each long step.  Raises ImageError."""
+    with alone(CACHE / f"{board.arch.debian}.lock", wait=True):  # boards of one processor share kernel, disk and wheel
+        return _make(board, say)
+
+
+def _make(board: Board, say: Callable[[str], None]) -> Image:
     packages = Packages(board.arch.debian, say)
     kernel = _kernel(board, packages, say)
     disk = _disk(board.arch, packages, say)
@@ -115,7 +120,7 @@ def _needed(kernel: Path, names: tuple[str, ...]) -> list[Path]:
 
 def _disk(arch: Arch, packages: Packages, say: Callable[[str], None]) -> Path:
     """The disk of a processor: Debian's Python and tools, the agent's libraries, all compiled."""
-    names = [*DEBIAN, *sorted(set(arch.from_debian.values()))]
+    names = [*DEBIAN, *arch.packages, *sorted(set(arch.from_debian.values()))]
     wheels = libraries(arch)
     key = digest([], (HERE / "image.py").read_text(), *names, *(w.name for w in wheels))
     where = CACHE / "images" / f"{arch.debian}-{key}"
