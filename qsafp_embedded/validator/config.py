@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import keys
+from .. import credential, keys
 from .._tables import Reason
 from ..errors import ConfigError
+from ..quote import ATTESTED, PCRS, Measured, measured
 from ..sets import SUITES
 from ..settings import known, parse_toml, read_toml
 
-__all__ = ["Config", "Device", "Policy", "Relay", "load", "parse", "read_device"]
+__all__ = ["Attestation", "Config", "Device", "Policy", "Relay", "load", "parse", "read_device"]
+
+States = Mapping[str, tuple[Measured, ...]]
 
 UEID_BYTES = 33
 RELEASABLE = ("LEASE_EXPIRED", "NETWORK_TIMEOUT", "BUS", "LOG_FULL")
@@ -31,8 +34,20 @@ class Relay:
 
 
 @dataclass(frozen=True)
+class Attestation:
+    """What quotes of a device are held against: x || y of its attestation key, why its EK is trusted, the allowed states."""
+
+    ak: bytes
+    ek: str
+    allowed: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
 class Device:
-    """A registered device: ueid, raw public key, log id, model hashes (None: any), Unix s of registration, the key's COSE algorithm."""
+    """A registered device: ueid, raw public key, log id, model hashes (None: any), Unix s of registration, the key's COSE algorithm.
+
+    With ``attestation`` its leases state level 3 and every request needs a quote; without, they state what the guard says, 2 at most.
+    """
 
     ueid: bytes
     key: bytes
@@ -40,6 +55,7 @@ class Device:
     models: frozenset[bytes] | None
     registered: int
     alg: int = keys.ED25519
+    attestation: Attestation | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,8 @@ class Policy:
 
     ``max_period_ms`` caps the sum of a device's initial period and extension (OC-2), 0 leaves it to the device.
     ``start`` says what a validator without state makes of a log: ``first`` follows it from serial 1 or a previous lease only;
-    ``any`` follows it from any serial of a device that shows its whole log.  ``suites`` are those a set may have.
+    ``any`` follows it from any serial of a device that shows its whole log.  ``suites`` are those a set may have.  ``min_level``
+    is the least level that a lease may state.
     """
 
     max_duration_ms: int = 24 * 3600 * 1000
@@ -57,6 +74,7 @@ class Policy:
     human_retry_ms: int = 2000
     start: str = "first"
     suites: frozenset[str] = frozenset(SUITES)
+    min_level: int = 0
     release: Mapping[str, str] = field(default_factory=lambda: {**dict.fromkeys(RELEASABLE, "auto"), **dict.fromkeys(NEED_PEOPLE, "human")})
 
     def automatic(self, reason: int) -> bool:
@@ -87,8 +105,22 @@ class Config:
     policy: Policy
 
 
-TOP = ("index", "listen", "set", "signing_key", "mldsa_key", "tls_key", "tls_cert", "db", "admin_socket", "relay", "device", "policy")
-POLICY = ("max_duration_ms", "min_interval_ms", "max_period_ms", "human_retry_ms", "start", "suites", "release")
+TOP = (
+    "index",
+    "listen",
+    "set",
+    "signing_key",
+    "mldsa_key",
+    "tls_key",
+    "tls_cert",
+    "db",
+    "admin_socket",
+    "relay",
+    "device",
+    "policy",
+    "pcrs",
+)
+POLICY = ("max_duration_ms", "min_interval_ms", "max_period_ms", "human_retry_ms", "start", "suites", "min_level", "release")
 
 
 def _get(table: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
@@ -132,9 +164,27 @@ def _relay(table: Mapping[str, Any], directory: Path, where: str) -> Relay:
     return Relay(_get(table, "name", str, where), _hex(table, "spki", 32, where), directory / _get(table, "cert", str, where))
 
 
-def read_device(table: Mapping[str, Any], where: str) -> Device:
-    """Read one device: ueid, key, log_id, models (hex; ``["*"]`` is any), registered (Unix s), key_type; raises ConfigError."""
-    known(table, ("ueid", "key", "key_type", "log_id", "models", "registered"), where)
+def _attestation(table: Mapping[str, Any], states: States, where: str) -> Attestation | None:
+    if not {"ak", "ek", "pcrs"} & table.keys():
+        return None
+    ak, ek, name = _hex(table, "ak", 64, where), _get(table, "ek", str, where), _get(table, "pcrs", str, where)
+    if not keys.device_key_ok(keys.ESP256, ak):
+        raise ConfigError(f"{where}: 'ak' is no point of P-256")
+    if ek not in (credential.CERTIFICATE, credential.FIRST_USE):
+        raise ConfigError(f"{where}: 'ek' is {ek!r}, not {credential.CERTIFICATE} or {credential.FIRST_USE}")
+    if name not in states:
+        raise ConfigError(f"{where}: no [[pcrs]] is named {name!r}")
+    return Attestation(ak, ek, states[name])
+
+
+def read_device(table: Mapping[str, Any], where: str, states: States | None = None) -> Device:
+    """Read one device: ueid, key, log_id, models (hex; ``["*"]`` is any), registered (Unix s), key_type; raises ConfigError.
+
+    ``states`` are the allowed PCR states by name; without them, as in an application, no attestation key may be given: it was
+    not bound by an enroller.
+    """
+    attested = () if states is None else ("ak", "ek", "pcrs")
+    known(table, ("ueid", "key", "key_type", "log_id", "models", "registered", *attested), where)
     kind = table.get("key_type", "ed25519")
     if not isinstance(kind, str) or kind not in keys.DEVICE_KEYS:
         raise ConfigError(f"{where}: 'key_type' is {kind!r}, not one of {', '.join(keys.DEVICE_KEYS)}")
@@ -151,7 +201,29 @@ def read_device(table: Mapping[str, Any], where: str) -> Device:
         models,
         _get(table, "registered", int, where),
         alg,
+        _attestation(table, states or {}, where),
     )
+
+
+def _pcrs(table: Mapping[str, Any], where: str) -> tuple[str, Measured]:
+    known(table, ("name", "version", "values"), where)
+    version, values = _get(table, "version", int, where), _get(table, "values", dict, where)
+    if not 0 < version < 2**31:
+        raise ConfigError(f"{where}: 'version' is no number from 1")
+    if not values or not all(n.isdecimal() and n == str(int(n)) and int(n) < PCRS for n in values):
+        raise ConfigError(f"{where}: 'values' are not those of PCRs 0 to {PCRS - 1}")
+    return _get(table, "name", str, where), measured(version, {int(n): _hex(values, n, 32, f"{where}: values") for n in values})
+
+
+def _states(tables: list[tuple[dict[str, Any], str]]) -> States:
+    """The allowed states by name; several versions of one name are allowed at once, as during an update."""
+    out: dict[str, tuple[Measured, ...]] = {}
+    for table, where in tables:
+        name, state = _pcrs(table, where)
+        if state.version in [m.version for m in out.get(name, ())]:
+            raise ConfigError(f"{where}: version {state.version} of {name!r} stands twice")
+        out[name] = (*out.get(name, ()), state)
+    return out
 
 
 def _release(table: object, where: str) -> dict[str, str]:
@@ -173,6 +245,13 @@ def _suites(table: Mapping[str, Any], where: str) -> frozenset[str]:
     return frozenset(listed)
 
 
+def _least(table: Mapping[str, Any], where: str) -> int:
+    value = table.get("min_level", 0)
+    if type(value) is not int or not 0 <= value <= ATTESTED:
+        raise ConfigError(f"{where}: 'min_level' is not a level from 0 to {ATTESTED}, the highest that is verified")
+    return value
+
+
 def _policy(table: Mapping[str, Any], where: str) -> Policy:
     known(table, POLICY, where)
     plain = Policy()
@@ -186,6 +265,7 @@ def _policy(table: Mapping[str, Any], where: str) -> Policy:
         _count(table, "human_retry_ms", plain.human_retry_ms, where),
         start,
         _suites(table, where),
+        _least(table, where),
         {**plain.release, **_release(table.get("release", {}), f"{where}.release")},
     )
 
@@ -211,9 +291,10 @@ def _build(table: Mapping[str, Any], directory: Path, where: str) -> Config:
     known(table, TOP, where)
     host, port = _listen(_get(table, "listen", str, where), where)
     index = _get(table, "index", int, where)
+    states = _states(_tables(table, "pcrs", where))
     devices: dict[bytes, Device] = {}
     for item, at in _tables(table, "device", where):
-        device = read_device(item, at)
+        device = read_device(item, at, states)
         if device.ueid in devices:
             raise ConfigError(f"{at}: ueid {device.ueid.hex()} stands twice")
         devices[device.ueid] = device

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .. import cose, sets
+from .. import cose, quote, sets
 from .._core import Tree, cbor_loads, claims_decode, sha256
 from .._tables import Event, Refusal
 from ..errors import FormatError
@@ -38,13 +38,15 @@ class Request(NamedTuple):
     hashes: list[bytes]
     previous: bytes | None
     record: bytes | None
+    quote: bytes | None
 
 
 class State(NamedTuple):
     """What is kept of a device: the last answered serial with request digest and answer; the log head last approved.
 
     ``highest`` is the highest serial known from any signed request or lease, ``size`` is None while no log was followed,
-    ``decided_ms`` is Unix ms of the last answer, ``revocation`` the signed revocation in force, else empty.
+    ``decided_ms`` is Unix ms of the last answer, ``revocation`` the signed revocation in force, else empty.  ``counts`` are the boot
+    counts of the last quote that verified, ``measured`` the version of the PCR state that it showed, 0 if none ever did.
     """
 
     ueid: bytes
@@ -58,6 +60,8 @@ class State(NamedTuple):
     decided_ms: int = 0
     revoked: bool = False
     revocation: bytes = b""
+    counts: bytes = b""
+    measured: int = 0
 
 
 class FailSafe(NamedTuple):
@@ -126,13 +130,14 @@ def parse(body: bytes) -> Request:
     _want(len(body) <= ENVELOPE_MAX, f"envelope longer than {ENVELOPE_MAX} bytes")
     e = cbor_loads(body)
     _want(isinstance(e, dict) and list(e) == [1, 2, 3, 4, 5, 6, 7] and isinstance(e[1], bytes), "envelope of another shape")
-    _want(type(e[2]) is int and 0 <= e[2] < 2**32 and e[7] is None, "envelope: old size out of range, or a quote nobody asked for")
+    _want(type(e[2]) is int and 0 <= e[2] < 2**32, "envelope: old size out of range")
     signed = cose.parse_sign1(e[1], cose.REQUESTS)
     p = cbor_loads(signed.payload)
     _want(isinstance(p, dict) and list(p) == [1, 2, 3, 4] and isinstance(p[1], bytes), "request of another shape")
     _want(isinstance(p[2], bytes) and len(p[2]) == 32 and isinstance(p[3], list), "request: input hash or state of another shape")
     _want(isinstance(p[4], list) and len(p[4]) == 2 and type(p[4][0]) is int, "request: evidence of another shape")
-    claims, shown = claims_decode(p[1]), _optional(e[6], "fail-safe record")
+    claims, shown, quoted = claims_decode(p[1]), _optional(e[6], "fail-safe record"), _optional(e[7], "quote")
+    _want(quoted is None or len(quoted) <= quote.QUOTE_MAX, f"a quote longer than {quote.QUOTE_MAX} bytes")
     _want(max(claims["serial"], claims["failsafe_seq"]) < SERIAL_END, "a serial or sequence of 2^63 or more")
     return Request(
         cose=signed,
@@ -147,6 +152,7 @@ def parse(body: bytes) -> Request:
         hashes=_hashes(e[4], "range"),
         previous=_optional(e[5], "previous lease"),
         record=_named(shown, claims) if claims["has_failsafe"] else None,
+        quote=quoted,
     )
 
 
@@ -178,7 +184,10 @@ def decide(r: Request, device: Device, state: State, terms: Terms) -> Decision:
         again = _again(r, state)
         if again is not None:
             return again
-    d = _rules(r, device, state, terms) or _failsafe(r, state, terms) or _log(r, state, terms)
+    d = _rules(r, device, state, terms)
+    if d is None:
+        d, state = _level(r, device, state, terms.policy)
+    d = d or _failsafe(r, state, terms) or _log(r, state, terms)
     if d.code is not None and not d.deny:
         return d
     answered = d.state._replace(serial=serial, digest=r.digest, approved=d.code is None, decided_ms=terms.now_ms)
@@ -224,6 +233,28 @@ def _rules(r: Request, device: Device, state: State, terms: Terms) -> Decision |
     if 0 < rest <= policy.min_interval_ms:
         return Decision(state, Refusal.RATE, "too soon after the last request", rest)
     return None
+
+
+def _level(r: Request, device: Device, state: State, policy: Policy) -> tuple[Decision | None, State]:
+    """No lease states a level that was not verified here: 3 by a quote, up to 2 on the guard's word (CD-5)."""
+    level, known = r.claims["level"], device.attestation
+
+    def refused(text: str) -> tuple[Decision, State]:
+        return Decision(state, Refusal.MEASUREMENT, text), state
+
+    if level < policy.min_level:
+        return refused(f"the lease would state level {level}; {policy.min_level} is required here")
+    if known is None:
+        return (None, state) if level <= quote.CLAIMED_MAX else refused(f"level {level} is claimed; no attestation key is registered")
+    if level != quote.ATTESTED:
+        return refused(f"level {level} is claimed; this device is registered to attest, which is level {quote.ATTESTED}")
+    if r.quote is None:
+        return refused("the quote is missing: this device is registered to attest")
+    try:
+        version, counts = quote.check(r.quote, known.ak, r.payload_hash, known.allowed, state.counts)
+    except FormatError as why:
+        return refused(str(why))
+    return None, state._replace(counts=counts, measured=version)
 
 
 def _failsafe(r: Request, state: State, terms: Terms) -> Decision | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..credential import CERTIFICATE, FIRST_USE
 from ..keys import DEVICE_KEYS
 
 __all__ = ["OPENAPI"]
@@ -73,6 +74,8 @@ SCHEMAS: Json = {
         log_size=SIZE,
         decided_ms=COUNT,
         revoked={"type": "boolean"},
+        attested_by={"enum": [None, CERTIFICATE, FIRST_USE]},
+        measured=COUNT,
         waits={"type": "boolean"},
     ),
     "Health": _object(

@@ -30,7 +30,7 @@ def devices(service: Service, *, limit: int = 1000) -> list[dict[str, Any]]:
     """Return up to ``limit`` registered devices with their last serial, log size and standing."""
     out = []
     for ueid in [*service.devices, *service.admitted][:limit]:
-        s = service.store.state(ueid)
+        s, attested = service.store.state(ueid), service.device(ueid).attestation
         out.append(
             {
                 "ueid": ueid.hex(),
@@ -39,6 +39,8 @@ def devices(service: Service, *, limit: int = 1000) -> list[dict[str, Any]]:
                 "log_size": s.size,
                 "decided_ms": s.decided_ms,
                 "revoked": s.revoked,
+                "attested_by": None if attested is None else attested.ek,
+                "measured": s.measured,
                 "waits": ueid in service.waits,
             }
         )

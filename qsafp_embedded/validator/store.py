@@ -21,20 +21,24 @@ from .decide import FailSafe, State
 
 __all__ = ["Rows", "Store"]
 
-VERSION = 1
+VERSION = 2
 CACHED = 65_536
 KEEP_DECISIONS = 200_000
 PRUNE_EVERY = 1_000
 SCHEMA = """
 CREATE TABLE state (ueid BLOB PRIMARY KEY, highest INT, serial INT, digest BLOB, answer BLOB, approved INT, size INT, peaks BLOB,
-                    decided_ms INT, revoked INT, revocation BLOB) WITHOUT ROWID;
+                    decided_ms INT, revoked INT, revocation BLOB, counts BLOB, measured INT) WITHOUT ROWID;
 CREATE TABLE decision (id INTEGER PRIMARY KEY, at_ms INT, ueid BLOB, serial INT, code INT, digest BLOB);
 CREATE TABLE equivocation (ueid BLOB, serial INT, digest BLOB, request BLOB, answer BLOB, PRIMARY KEY (ueid, digest)) WITHOUT ROWID;
 CREATE TABLE consent (ueid BLOB, log_id BLOB, sequence INT, hash BLOB, PRIMARY KEY (ueid, log_id, sequence, hash)) WITHOUT ROWID;
 CREATE TABLE applicant (ueid BLOB PRIMARY KEY, document TEXT, accepted INT) WITHOUT ROWID;
 """
+FROM_1 = """
+ALTER TABLE state ADD COLUMN counts BLOB NOT NULL DEFAULT x'';
+ALTER TABLE state ADD COLUMN measured INT NOT NULL DEFAULT 0;
+"""
 INSERT = {
-    "state": ("INSERT OR REPLACE INTO state VALUES", 11),
+    "state": ("INSERT OR REPLACE INTO state VALUES", 13),
     "decision": ("INSERT INTO decision (at_ms, ueid, serial, code, digest) VALUES", 5),
     "equivocation": ("INSERT OR IGNORE INTO equivocation VALUES", 5),
     "consent": ("INSERT OR IGNORE INTO consent VALUES", 4),
@@ -47,12 +51,26 @@ Job = tuple[Rows, "asyncio.Future[None]"]
 
 def _row(s: State) -> tuple[Any, ...]:
     peaks = b"".join(s.peaks)
-    return (s.ueid, s.highest, s.serial, s.digest, s.answer, s.approved, s.size, peaks, s.decided_ms, s.revoked, s.revocation)
+    return (
+        s.ueid,
+        s.highest,
+        s.serial,
+        s.digest,
+        s.answer,
+        s.approved,
+        s.size,
+        peaks,
+        s.decided_ms,
+        s.revoked,
+        s.revocation,
+        s.counts,
+        s.measured,
+    )
 
 
 def _state(row: tuple[Any, ...]) -> State:
     peaks = tuple(row[7][i : i + 32] for i in range(0, len(row[7]), 32))
-    return State(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6], peaks, row[8], bool(row[9]), row[10])
+    return State(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6], peaks, row[8], bool(row[9]), *row[10:])
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -60,8 +78,8 @@ def _open(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
+    if version in (0, 1):
+        db.executescript(f"BEGIN; {SCHEMA if version == 0 else FROM_1} PRAGMA user_version={VERSION}; COMMIT")
     elif version != VERSION:
         raise StoreError(f"{path}: version {version} of the store; this program knows {VERSION}")
     return db

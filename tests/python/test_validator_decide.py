@@ -363,7 +363,7 @@ def test_an_envelope_of_another_shape_is_refused(bench: Bench) -> None:
     parse(cbor_dumps(good))
     wrong: list[dict[int, Any]] = [{k: v for k, v in good.items() if k != gone} for gone in good]
     wrong += [{**good, 8: 0}, {**good, 1: None}, {**good, 2: -1}, {**good, 2: 2**32}, {**good, 2: True}, {**good, 3: [b""]}, {**good, 3: 1}]
-    wrong += [{**good, 4: None}, {**good, 4: [bytes(32)] * 65}, {**good, 5: 0}, {**good, 6: "x"}, {**good, 7: b"quote"}]
+    wrong += [{**good, 4: None}, {**good, 4: [bytes(32)] * 65}, {**good, 5: 0}, {**good, 6: "x"}, {**good, 7: "quote"}, {**good, 7: bytes(513)}]
     for e in wrong:
         with pytest.raises(FormatError):
             parse(cbor_dumps(e))

@@ -138,13 +138,20 @@ class Device:
         return cose.encode_sign1(body, self.key, cose.AAD_REQUEST)
 
     def envelope(
-        self, request: bytes, *, old: int = 0, lease: bytes | None = None, record: bytes | None = None, peaks: bool = False
+        self,
+        request: bytes,
+        *,
+        old: int = 0,
+        lease: bytes | None = None,
+        record: bytes | None = None,
+        peaks: bool = False,
+        quote: bytes | None = None,
     ) -> bytes:
         """The envelope of a request for a validator that last approved ``old`` records."""
         new = self.claims["log_size"]
         shown = self.tree(old).peaks if peaks else None
         latched = None if record is None else BEFORE + record
-        return cbor_dumps({1: request, 2: old, 3: shown, 4: self.range(old, new), 5: lease, 6: latched, 7: None})
+        return cbor_dumps({1: request, 2: old, 3: shown, 4: self.range(old, new), 5: lease, 6: latched, 7: quote})
 
     def ask(self, *, old: int = 0, **changed: Any) -> bytes:
         """Propose, sign and wrap in one step."""
