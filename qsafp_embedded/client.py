@@ -1,35 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Client of a guard's command frames over any byte stream: Unix socket, UART, pseudo-terminal (HW-14; docs/formats.md, Command frames)."""
+"""Client of a guard's command frames over any wire (HW-14; docs/formats.md, Command frames)."""
 
 from __future__ import annotations
 
 import os
-import select
-import socket
 import struct
-import termios
 import time
-import tty
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
-from ._core import cobs_decode, cobs_encode, crc16
+from ._core import crc16
 from ._tables import CommandStatus, Error, Opcode, Phase, Reason
 from ._tables import Status as LeaseStatus
-from .errors import FormatError, GuardUnavailable, QsafpError
+from .errors import GuardUnavailable, QsafpError
+from .wire import BAUD, REMEDY, SPI_HZ_MAX, PacketWire, Wire, open_wire
 
-__all__ = ["CommandRefused", "GuardClient", "PacketWire", "Status", "StreamWire", "Version", "Wire"]
+__all__ = ["CommandRefused", "GuardClient", "Status", "Version"]
 
 CHUNK = 1000
 OLD_DEFAULT = 2**64 - 1
 RECORD_BYTES = 256
-FRAME_MAX = 5 + 1024 + 2
-BAUDS = {n: int(getattr(termios, f"B{n}")) for n in (9600, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600)}
 STATUS = struct.Struct("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQH")
-REMEDY = "start it: python -m qsafp_embedded.guard --config …/guard/guard.toml"
 
 
 class CommandRefused(QsafpError):
@@ -120,129 +113,6 @@ def _name(table: type[Phase] | type[LeaseStatus] | type[Reason], value: int) -> 
         return f"unknown ({value:#x})"
 
 
-class Wire(Protocol):
-    """Carries whole frames.  ``peer`` names the other end in messages."""
-
-    @property
-    def peer(self) -> str:
-        """Path of the socket or device."""
-
-    def send(self, frame: bytes) -> None:
-        """Send one frame; raises OSError."""
-
-    def receive(self, timeout: float) -> bytes:
-        """Return the next frame; raises TimeoutError after ``timeout`` seconds, other OSError if the wire is gone."""
-
-    def close(self) -> None:
-        """Give the wire up."""
-
-
-class PacketWire:
-    """A SEQPACKET Unix socket: one frame is one packet."""
-
-    def __init__(self, path: str | Path, *, timeout: float = 5.0) -> None:
-        """Connect within ``timeout`` seconds; raises GuardUnavailable."""
-        self.peer = str(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(timeout)
-        try:
-            self._socket.connect(self.peer)
-        except PermissionError as why:
-            self._socket.close()
-            raise GuardUnavailable(f"{path}: only the agent's user may command the guard; run this as that user") from why
-        except OSError as why:
-            self._socket.close()
-            raise GuardUnavailable(f"{path}: no guard answers ({why.strerror or why}); {REMEDY}") from why
-
-    @property
-    def pid(self) -> int:
-        """Process id of the guard, as the kernel tells it."""
-        cred = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return int(struct.unpack("3i", cred)[0])
-
-    def send(self, frame: bytes) -> None:
-        """Send one packet."""
-        self._socket.send(frame)
-
-    def receive(self, timeout: float) -> bytes:
-        """Return one packet; an empty one means that the guard hung up."""
-        self._socket.settimeout(timeout)
-        packet = self._socket.recv(FRAME_MAX)
-        if not packet:
-            raise ConnectionResetError("the guard hung up")
-        return packet
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-
-class StreamWire:
-    """A byte stream, such as a UART or pseudo-terminal: frames are COBS-encoded and end in a zero byte."""
-
-    def __init__(self, fd: int, peer: str, *, baud: int = 115_200) -> None:
-        """Take over an open file descriptor; a terminal is put in raw mode at ``baud``, one of BAUDS."""
-        self.peer = peer
-        self._fd, self._rest = fd, b""
-        os.set_blocking(fd, False)
-        if os.isatty(fd):
-            tty.setraw(fd, termios.TCSANOW)
-            mode = termios.tcgetattr(fd)
-            mode[4] = mode[5] = BAUDS[baud]
-            termios.tcsetattr(fd, termios.TCSANOW, mode)
-            termios.tcflush(fd, termios.TCIFLUSH)  # answers to whoever was here before
-
-    @classmethod
-    def open(cls, path: str | Path, *, baud: int = 115_200) -> StreamWire:
-        """Open a device; raises GuardUnavailable."""
-        try:
-            return cls(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC), str(path), baud=baud)
-        except (OSError, termios.error) as why:
-            raise GuardUnavailable(
-                f"{path}: cannot open the line to the guard ({getattr(why, 'strerror', None) or why}); check the cable and the rights"
-            ) from why
-
-    def send(self, frame: bytes) -> None:
-        """Send one frame between delimiters; what came before it is thrown away by the other side."""
-        data = memoryview(b"\0" + cobs_encode(frame) + b"\0")
-        while data:
-            if not select.select([], [self._fd], [], 5.0)[1]:
-                raise TimeoutError("the line takes no bytes")
-            data = data[os.write(self._fd, data) :]
-
-    def receive(self, timeout: float) -> bytes:
-        """Return the next frame that decodes."""
-        end = time.monotonic() + timeout
-        while True:
-            block, zero, rest = self._rest.partition(b"\0")
-            if not zero:
-                self._fill(end - time.monotonic())
-                continue
-            self._rest = rest
-            if block:
-                return _decoded(block)
-
-    def _fill(self, timeout: float) -> None:
-        if timeout <= 0 or not select.select([self._fd], [], [], timeout)[0]:
-            raise TimeoutError("no answer")
-        got = os.read(self._fd, 4096)
-        if not got:
-            raise ConnectionResetError("the line is closed")
-        self._rest = (self._rest + got)[-4 * FRAME_MAX :]
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._fd)
-
-
-def _decoded(block: bytes) -> bytes:
-    """A block that is no COBS becomes an empty frame, which no check accepts."""
-    try:
-        return bytes(cobs_decode(block))
-    except FormatError:
-        return b""
-
-
 class GuardClient:
     """Speaks to one guard, one command at a time; not for two threads at once.  Use as a context manager."""
 
@@ -251,10 +121,9 @@ class GuardClient:
         self._wire, self._timeout, self._tag = wire, timeout, os.urandom(1)[0]
 
     @classmethod
-    def connect(cls, path: str | Path, *, timeout: float = 5.0, baud: int = 115_200) -> GuardClient:
-        """Connect to a ``ctl.sock``, or to a coprocessor behind a serial device at ``baud``; raises GuardUnavailable."""
-        wire = StreamWire.open(path, baud=baud) if Path(path).is_char_device() else PacketWire(path, timeout=timeout)
-        return cls(wire, timeout=timeout)
+    def connect(cls, path: str | Path, *, timeout: float = 5.0, baud: int = BAUD, spi_hz: int = SPI_HZ_MAX) -> GuardClient:
+        """Connect to a ``ctl.sock``, or to a coprocessor behind a serial or SPI device; raises GuardUnavailable."""
+        return cls(open_wire(path, timeout=timeout, baud=baud, spi_hz=spi_hz), timeout=timeout)
 
     @property
     def peer(self) -> str:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..client import BAUDS
 from ..errors import ConfigError
 from ..settings import parse_toml, read_toml, settings
+from ..wire import BAUD, BAUDS, SPI_HZ_MAX, SPI_HZ_MIN
 
 __all__ = ["DEFAULTS", "Config", "load", "parse"]
 
 # Every key of agent.toml; a type marks one that must be given.
 DEFAULTS: dict[str, Any] = {
     "guard_socket": str,
-    "guard_baud": 115_200,
+    "guard_baud": BAUD,
+    "guard_spi_hz": SPI_HZ_MAX,
     "set": str,
     "relay_key": str,
     "relay_cert": str,
@@ -31,14 +32,15 @@ DEFAULTS: dict[str, Any] = {
     "poll": True,
     "timeout_s": 10.0,
 }
-RANGES = {"renew_fraction": (0.05, 0.95), "backoff_max_s": (0.1, 15.0), "timeout_s": (0.1, 600.0)}
+RANGES = {"guard_spi_hz": (SPI_HZ_MIN, SPI_HZ_MAX), "renew_fraction": (0.05, 0.95), "backoff_max_s": (0.1, 15.0), "timeout_s": (0.1, 600.0)}
 
 
 @dataclass(frozen=True)
 class Config:
     """One agent.  Relative paths of the file are taken from its directory.
 
-    guard_socket: ``ctl.sock`` of the guard, or the serial device of a coprocessor, at guard_baud.  set: the set document.
+    guard_socket: ``ctl.sock`` of the guard, or the serial or SPI device of a coprocessor, at guard_baud or guard_spi_hz.
+    set: the set document.
     relay_key, relay_cert: TLS identity towards validators.
     evidence_dir: where the newest lease is kept for validators that are behind.  control_socket: ``agent.sock``.
     guard_config: configuration to start a guard with when none runs; stop_guard: end that guard with the agent.
@@ -48,6 +50,7 @@ class Config:
 
     guard_socket: Path
     guard_baud: int
+    guard_spi_hz: int
     set: Path
     relay_key: Path
     relay_cert: Path
@@ -70,7 +73,7 @@ def _build(table: Mapping[str, Any], directory: Path, where: str) -> Config:
     values = settings(table, DEFAULTS, where)
     for key, (low, high) in RANGES.items():
         if not low <= values[key] <= high:  # a NaN is in no range
-            raise ConfigError(f"{where}: '{key}' is not in {low:g}..{high:g}")
+            raise ConfigError(f"{where}: '{key}' is not in {low}..{high}")
     if values["guard_baud"] not in BAUDS:
         raise ConfigError(f"{where}: 'guard_baud' is none of {', '.join(map(str, BAUDS))}")
     for key, default in DEFAULTS.items():

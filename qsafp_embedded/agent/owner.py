@@ -46,9 +46,13 @@ class GuardOwner:
         # Its own process group: a Ctrl-C meant for the agent must not end a guard that is to stay.
         self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
 
+    def _connect(self) -> GuardClient:
+        config = self._config
+        return GuardClient.connect(config.guard_socket, baud=config.guard_baud, spi_hz=config.guard_spi_hz)
+
     def _connectable(self) -> bool:
         with contextlib.suppress(GuardUnavailable):
-            self._client = self._client or GuardClient.connect(self._config.guard_socket, baud=self._config.guard_baud)
+            self._client = self._client or self._connect()
         return self._client is not None
 
     def _connected(self) -> GuardClient:
@@ -56,7 +60,7 @@ class GuardOwner:
         end = time.monotonic() + START_S
         while self._client is None:
             try:
-                self._client = GuardClient.connect(self._config.guard_socket, baud=self._config.guard_baud)
+                self._client = self._connect()
             except GuardUnavailable:
                 self.ensure()
                 if self._child is None or time.monotonic() > end:

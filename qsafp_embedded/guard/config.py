@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._core import sha256
-from ..client import BAUDS
 from ..errors import ConfigError
 from ..hardware import board
 from ..hardware.board import Board
 from ..settings import read_toml, settings
+from ..wire import BAUDS
 
 __all__ = ["DEFAULTS", "GuardConfig", "LogPlace", "load", "log_place", "model_hash"]
 

@@ -14,9 +14,10 @@ from types import TracebackType
 
 from .._core import SelfGuard
 from .._tables import Opcode
-from ..client import FRAME_MAX, GuardClient
+from ..client import GuardClient
 from ..errors import LeaseRefused
 from ..gate import Gate
+from ..wire import FRAME_MAX
 from . import config, enrol
 
 __all__ = ["SELF_POLICED", "OwnGate", "OwnGuard"]

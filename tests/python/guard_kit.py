@@ -28,7 +28,8 @@ from validator_kit import Quorum, quorum
 from qsafp_embedded import Gate, cose
 from qsafp_embedded._core import Tag, cbor_dumps, cbor_loads, crc16, now_ns, record_decode, sha256
 from qsafp_embedded._tables import Event, Refusal, RefusalClass
-from qsafp_embedded.client import GuardClient, PacketWire
+from qsafp_embedded.client import GuardClient
+from qsafp_embedded.wire import PacketWire
 
 MODEL = bytes(range(32))
 LIMIT_S = 20.0

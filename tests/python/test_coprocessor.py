@@ -22,8 +22,9 @@ from guard_kit import LIMIT_S, PYTHON, Device, until
 from qsafp_embedded._core import crc16
 from qsafp_embedded._tables import CommandStatus, Phase
 from qsafp_embedded.agent import config as agent_config
-from qsafp_embedded.client import CommandRefused, GuardClient, StreamWire
+from qsafp_embedded.client import CommandRefused, GuardClient
 from qsafp_embedded.errors import ConfigError, GuardUnavailable
+from qsafp_embedded.wire import StreamWire
 
 Noise = Callable[[bytes], bytes]
 
