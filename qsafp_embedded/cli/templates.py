@@ -82,8 +82,9 @@ def agent_toml(f: Folders) -> str:
     guard = '""' if f == SYSTEM else f.path(f.config / "guard" / "guard.toml", "agent")
     return f"""{SPDX}# The agent's configuration.  Paths are relative to this file.  A change takes effect when the agent starts again.
 
-guard_socket = {f.path(f.run / "main" / "ctl.sock", "agent")}  # the guard's command socket, or a coprocessor's serial device
-guard_baud = 115200  # the speed of that device
+guard_socket = {f.path(f.run / "main" / "ctl.sock", "agent")}  # the guard's command socket, or a coprocessor's serial or SPI device
+guard_baud = 115200  # the speed of a serial device
+guard_spi_hz = 10000000  # the clock of an SPI device
 control_socket = {f.path(f.run / "main" / "agent.sock", "agent")}  # where qsafp status and others reach this agent
 guard_config = {guard}  # a guard is started with this when none runs; "" never starts one
 stop_guard = true  # stopping the agent stops a guard that it started, and so the lease; a guard with a unit of its own stays
