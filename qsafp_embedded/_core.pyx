@@ -514,9 +514,9 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     kind, device, o.log.hz, o.log.address, o.log.bytes, o.log.page = d["log"]
     o.log.kind, o.log.live_min, o.log.erase = <c.qsafp_log_kind_t> <int> kind, d["log_live_min"], d.get("log_erase", 0)
     o.log.device = kept(strings, device)
-    for i, (chip, name, offset, flags) in enumerate(d["lines"][:c.LINES]):
+    for i, (chip, name, offset, flags, debounce_us) in enumerate(d["lines"][:c.LINES]):
         o.lines[i].chip, o.lines[i].name = kept(strings, chip), kept(strings, name)
-        o.lines[i].offset, o.lines[i].flags = offset, flags
+        o.lines[i].offset, o.lines[i].flags, o.lines[i].debounce_us = offset, flags, debounce_us
     return strings
 
 

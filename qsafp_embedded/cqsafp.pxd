@@ -149,6 +149,7 @@ cdef extern from "guard.h" nogil:
         const char *name
         uint32_t offset
         uint32_t flags
+        uint32_t debounce_us
     ctypedef enum qsafp_log_kind_t:
         pass
     ctypedef struct qsafp_log_spec_t:

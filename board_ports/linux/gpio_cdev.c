@@ -16,6 +16,10 @@
 
 #include "lines.h"
 
+#ifndef GPIO_DEV
+#define GPIO_DEV "/dev"
+#endif
+
 static const char *const NAMES[LINES] = {"LEASE_VALID", "FAILSAFE", "VALIDATOR_REQ", "LEASE_RENEW"};
 
 typedef struct { int fd[LINES]; } gpio_t;
@@ -29,11 +33,11 @@ static int is_chip(const struct dirent *e) { return strncmp(e->d_name, "gpiochip
 static int open_chip(const search_t *s)
 {
     struct dirent **found;
-    int fd = -1, denied = 0, n = scandir("/dev", &found, is_chip, versionsort);
+    int fd = -1, denied = 0, n = scandir(GPIO_DEV, &found, is_chip, versionsort);
     for (int i = 0; i < n; i++) {
         char path[300];
         struct gpiochip_info info;
-        snprintf(path, sizeof path, "/dev/%s", found[i]->d_name);
+        snprintf(path, sizeof path, "%s/%s", GPIO_DEV, found[i]->d_name);
         int at = fd < 0 ? open(path, O_RDWR | O_CLOEXEC) : -1;
         denied |= at < 0 && (errno == EACCES || errno == EPERM);
         if (at >= 0 && ioctl(at, GPIO_GET_CHIPINFO_IOCTL, &info) == 0 && strncmp(info.label, s->spec->chip, sizeof info.label) == 0)
@@ -86,18 +90,20 @@ static int request(const search_t *s, int chip, bool input)
 {
     struct gpio_v2_line_info info;
     struct gpio_v2_line_request r = {.num_lines = 1};
+    const struct gpio_v2_line_attribute low = {.id = GPIO_V2_LINE_ATTR_ID_OUTPUT_VALUES};
+    const struct gpio_v2_line_attribute settle = {.id = GPIO_V2_LINE_ATTR_ID_DEBOUNCE, .debounce_period_us = s->spec->debounce_us};
     if (find_line(s, chip, &info))
         return -1;
     if (info.flags & GPIO_V2_LINE_FLAG_USED)
-        return SAY(s, "%s line %u (%s) is in use by \"%s\"; free it, or choose another line for %s", s->spec->chip, info.offset, info.name, info.consumer, s->line);
+        return SAY(s, "%s line %u (%s) is in use by \"%s\" (qsafp board check names its process); free it, or choose another line for %s",
+                   s->spec->chip, info.offset, info.name, *info.consumer ? info.consumer : "the kernel", s->line);
     r.offsets[0] = info.offset;
     snprintf(r.consumer, sizeof r.consumer, "qsafp %s", s->line);
     r.config.flags = kernel_flags(s->spec->flags);
     r.config.flags |= input ? GPIO_V2_LINE_FLAG_INPUT | GPIO_V2_LINE_FLAG_EDGE_RISING | GPIO_V2_LINE_FLAG_EDGE_FALLING : GPIO_V2_LINE_FLAG_OUTPUT;
-    if (!input) {
-        r.config.num_attrs = 1;
-        r.config.attrs[0] = (struct gpio_v2_line_config_attribute){.attr = {.id = GPIO_V2_LINE_ATTR_ID_OUTPUT_VALUES}, .mask = 1};
-    }
+    r.config.num_attrs = !input || s->spec->debounce_us;
+    if (r.config.num_attrs)
+        r.config.attrs[0] = (struct gpio_v2_line_config_attribute){.attr = input ? settle : low, .mask = 1};
     if (ioctl(chip, GPIO_V2_GET_LINE_IOCTL, &r))
         return SAY(s, "%s line %u for %s: %s%s", s->spec->chip, info.offset, s->line, strerror(errno),
                    errno != EINVAL ? "" : input ? "; can this line be an input with edges, with this bias?" : "; can this line be an output, with this bias?");

@@ -9,8 +9,9 @@
 typedef enum { LINE_LEASE_VALID, LINE_FAILSAFE, LINE_VALIDATOR_REQ, LINE_LEASE_RENEW, LINES } qsafp_line_t;
 enum { LINE_ACTIVE_LOW = 1, LINE_OPEN_DRAIN = 2, LINE_PULL_UP = 4, LINE_PULL_DOWN = 8, LINE_BIAS_OFF = 16 };
 
-/* Where a line is: the label of its chip (0: the board has no such line), and its name there, or its offset where that is 0. */
-typedef struct { const char *chip, *name; uint32_t offset, flags; } qsafp_line_spec_t;
+/* Where a line is: the label of its chip (0: the board has no such line), and its name there, or its offset where that is 0.  Of an
+ * input, how long the kernel shall wait for it to settle. */
+typedef struct { const char *chip, *name; uint32_t offset, flags, debounce_us; } qsafp_line_spec_t;
 
 /* What the audit log's ring lies on; all but `kind` zero for a file in state_dir. */
 typedef enum { LOG_FILE, LOG_SPI, LOG_I2C } qsafp_log_kind_t;

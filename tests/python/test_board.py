@@ -17,7 +17,13 @@ chip = "c"
 [lines]
 LEASE_VALID = { line = "A" }
 FAILSAFE = { offset = 3, active-low = true, open-drain = true }
-LEASE_RENEW = { chip = "d", line = "A", bias = "pull-up" }
+LEASE_RENEW = { chip = "d", line = "A", bias = "pull-up", debounce_us = 5000, pin = "16" }
+[header]
+name = "J1"
+ground = "9"
+confirmed = true
+[notes]
+spi = "ask the maker"
 """
 
 
@@ -41,8 +47,9 @@ def test_the_pis_use_the_lines_that_a_reset_pulls_down() -> None:
 
 def test_a_board_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:
     b = read(tmp_path, GOOD)
-    assert b.lines == (board.Line("c", "A", 0, 0), board.Line("c", "", 3, 3), board.Line(), board.Line("d", "A", 0, 4))
+    assert b.lines == (board.Line("c", "A", 0, 0), board.Line("c", "", 3, 3), board.Line(), board.Line("d", "A", 0, 4, 5000))
     assert [str(line) for line in b.lines] == ["c A", "c line 3", "none", "d A"]
+    assert (b.header, b.notes["spi"]) == (board.Header("J1", ("", "", "", "16"), "9", "", True), "ask the maker")
     assert not b.simulated
 
 
@@ -67,6 +74,13 @@ def test_no_folder_makes_a_real_board_a_simulated_one(tmp_path: Path) -> None:
         ('bias = "pull-up"', 'bias = "up"', "LEASE_RENEW: bias"),
         ('LEASE_VALID = { line = "A" }', "", "LEASE_VALID has no line"),
         ('chip = "d", ', "", "one line has two meanings"),
+        ('bias = "pull-up"', "open-drain = true", "LEASE_RENEW: open-drain is for outputs"),
+        ("debounce_us = 5000", "debounce_us = 1000001", "LEASE_RENEW: debounce_us = 1000001 is outside 0..1000000"),
+        ("debounce_us = 5000", "debounce_us = -1", "outside 0..1000000"),
+        ('line = "A" }', 'line = "A", debounce_us = 1 }', "LEASE_VALID: debounce_us = 1 is for the input alone"),
+        ('ground = "9"', 'ground = "16"', "one header pin has two meanings"),
+        ('name = "J1"', "", "[header]: give its name"),
+        ("spi =", "sip =", "[notes]: unknown key 'sip'; the nearest valid one is 'spi'"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, says: str) -> None:
