@@ -149,10 +149,47 @@ class Error(IntEnum):
     KEY = 25
 
 
+class ImageKind(IntEnum):
+    """What an image is (HW-2)."""
+
+    MONITOR = 1
+    PAYLOAD = 2
+
+
+class Board(IntEnum):
+    """Board an image is for."""
+
+    HIFIVE_UNLEASHED = 1
+    VIRT_AARCH64 = 2
+    VIRT_ARMV7 = 3
+
+
+class ImageVerdict(IntEnum):
+    """Verdict on an image (HW-2); anything but GOOD is the reason of a refusal."""
+
+    MAGIC = 1
+    FORMAT = 2
+    KIND = 3
+    BOARD = 4
+    OLD = 5
+    LOAD = 6
+    SIZE = 7
+    ENTRY = 8
+    RESERVED = 9
+    ROOT_KEY = 10
+    HASH = 11
+    ED25519 = 12
+    ML_DSA_65 = 13
+    GOOD = 0x5A3C
+
+
 __all__ = [
+    "Board",
     "CommandStatus",
     "Error",
     "Event",
+    "ImageKind",
+    "ImageVerdict",
     "Opcode",
     "Phase",
     "Reason",

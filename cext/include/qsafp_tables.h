@@ -139,4 +139,35 @@ typedef enum {
     QSAFP_E_KEY = -25,
 } qsafp_error_t;
 
+/* what an image is (HW-2) */
+typedef enum {
+    QSAFP_IMAGE_KIND_MONITOR = 1,
+    QSAFP_IMAGE_KIND_PAYLOAD = 2,
+} qsafp_image_kind_t;
+
+/* board an image is for */
+typedef enum {
+    QSAFP_BOARD_HIFIVE_UNLEASHED = 1,
+    QSAFP_BOARD_VIRT_AARCH64 = 2,
+    QSAFP_BOARD_VIRT_ARMV7 = 3,
+} qsafp_board_t;
+
+/* verdict on an image (HW-2); anything but GOOD is the reason of a refusal */
+typedef enum {
+    QSAFP_IMAGE_VERDICT_MAGIC = 1,
+    QSAFP_IMAGE_VERDICT_FORMAT = 2,
+    QSAFP_IMAGE_VERDICT_KIND = 3,
+    QSAFP_IMAGE_VERDICT_BOARD = 4,
+    QSAFP_IMAGE_VERDICT_OLD = 5,
+    QSAFP_IMAGE_VERDICT_LOAD = 6,
+    QSAFP_IMAGE_VERDICT_SIZE = 7,
+    QSAFP_IMAGE_VERDICT_ENTRY = 8,
+    QSAFP_IMAGE_VERDICT_RESERVED = 9,
+    QSAFP_IMAGE_VERDICT_ROOT_KEY = 10,
+    QSAFP_IMAGE_VERDICT_HASH = 11,
+    QSAFP_IMAGE_VERDICT_ED25519 = 12,
+    QSAFP_IMAGE_VERDICT_ML_DSA_65 = 13,
+    QSAFP_IMAGE_VERDICT_GOOD = 0x5A3C,
+} qsafp_image_verdict_t;
+
 #endif
