@@ -94,6 +94,8 @@ typedef struct host {
     watchdog_t watchdog;
     sodium_t sodium;
     struct tpm *tpm;                   /* or 0: the device key is in memory */
+    const client_t *asking;            /* whose request the core makes while the TPM is at work; others are served */
+    struct { uint64_t beat_ns, told_ns, tried_ns; int wait_ms, err; bool over; } loop;
     uint64_t counter_hz;
     int page_fd, deadline_event, service_event, gate_fd, ctl_fd, signal_fd, epoll_fd;
     pthread_mutex_t lock;
@@ -163,6 +165,7 @@ bool pins_renew_wanted(const host_t *h);
 /* serve.c */
 int serve_open(host_t *h);
 int serve(host_t *h);
+bool serve_turn(host_t *h, int most_ms); /* false once it is time to stop */
 void serve_close(host_t *h);
 bool one_frame(host_t *h, client_t *c);
 bool serve_frame(host_t *h, client_t *c, const uint8_t *f, size_t n);

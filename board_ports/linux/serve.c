@@ -200,6 +200,18 @@ static bool is_wait(const client_t *c, const uint8_t *f, size_t n)
            (uint16_t)(f[5] | f[6] << 8) == qsafp_crc16(f, 5);
 }
 
+static bool is_begin(const uint8_t *f, size_t n) { return n > 4 && f[1] == QSAFP_OPCODE_RENEW && f[4] == 0; }
+
+/* The signature may take seconds: all others are served meanwhile, this one is not heard. */
+static void begin_with_tpm(host_t *h, client_t *c, const uint8_t *f, size_t n)
+{
+    (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, c->fd, 0);
+    h->asking = c;
+    qsafp_command(&c->cmd, f, n);
+    h->asking = 0;
+    (void)watch(h, c->fd, c);
+}
+
 bool one_frame(host_t *h, client_t *c)
 {
     uint8_t f[LINE_FRAME_BYTES + 1];
@@ -222,10 +234,15 @@ bool serve_frame(host_t *h, client_t *c, const uint8_t *f, size_t n)
     bool ok = true;
     if (too_many(h, c, f, n) || drop_event(h, f, n))
         return answer(c, f[0], QSAFP_COMMAND_STATUS_RATE_LIMITED, 0, 0);
+    if (h->asking && (is_begin(f, n) || (n > 1 && f[1] == QSAFP_OPCODE_SET)))
+        return answer(c, f[0], QSAFP_COMMAND_STATUS_BUSY, 0, 0); /* what would change the request that is made */
     if (host_command(h, c, f, n, &ok))
         return ok;
     size_t ready = c->ctl && c->cmd.put_have == c->cmd.put_total ? c->cmd.put_have : 0;
-    qsafp_command(&c->cmd, f, n);
+    if (is_begin(f, n) && h->tpm && h->serving)
+        begin_with_tpm(h, c, f, n);
+    else
+        qsafp_command(&c->cmd, f, n);
     after_put(h, c, f, n, ready);
     show_renew(h, c, f);
     return reply(c, c->cmd.out, c->cmd.out_len);
@@ -276,46 +293,61 @@ static uint64_t feed(const host_t *h, uint64_t beat, uint64_t told)
     return now;
 }
 
+static int at_most(int wait, int most) { return most >= 0 && (wait < 0 || wait > most) ? most : wait; }
+
 /* A line that went away is looked for every second; `wait` is cut to that. */
-static int seek_line(host_t *h, int wait, uint64_t *tried)
+static int seek_line(host_t *h, int wait)
 {
     uint64_t now = boot_ns();
     if (!h->o->uart || h->line)
         return wait;
-    if (now - *tried >= 1000000000u) {
-        *tried = now;
+    if (now - h->loop.tried_ns >= 1000000000u) {
+        h->loop.tried_ns = now;
         (void)uart_open(h);
     }
-    return wait < 0 || wait > 1000 ? 1000 : wait;
+    return at_most(wait, 1000);
+}
+
+static bool over(host_t *h, int err)
+{
+    h->loop.over = true;
+    h->loop.err = err;
+    return false;
+}
+
+bool serve_turn(host_t *h, int most_ms)
+{
+    struct epoll_event e; /* one at a time: a client that is closed has no event left */
+    if (h->loop.over)
+        return false;
+    h->loop.told_ns = feed(h, h->loop.beat_ns, h->loop.told_ns);
+    int wait = at_most(seek_line(h, h->loop.wait_ms), most_ms);
+    if (h->loop.beat_ns)
+        wait = at_most(wait, (int)(h->loop.beat_ns / 1000000u));
+    int n = epoll_wait(h->epoll_fd, &e, 1, wait);
+    if (n < 0 && errno != EINTR)
+        return over(h, fail(h, "epoll: %s", strerror(errno)));
+    if (n > 0 && e.data.ptr == &h->pins && !pins_heard(h))
+        return over(h, fail(h, "the pin holder is gone: nobody drives the lines"));
+    if (n > 0 && e.data.ptr != &h->pins && !event(h, &e))
+        return over(h, 0);
+    contain_first(h);
+    bool failed = qsafp_service(&h->q) != 0; /* told again */
+    h->loop.wait_ms = contain(h);
+    note_losses(h);
+    if (failed || (h->loop.wait_ms < 0 && h->q.untold))
+        h->loop.wait_ms = 100;
+    return true;
 }
 
 int serve(host_t *h)
 {
-    struct epoll_event e; /* one at a time: a client that is closed has no event left */
-    const uint64_t beat = watchdog_ns();
-    uint64_t told = 0, tried = 0;
-    int wait = 0;
+    h->loop.beat_ns = watchdog_ns();
     h->service = pthread_self();
     h->serving = true;
-    for (;;) {
-        told = feed(h, beat, told);
-        wait = seek_line(h, wait, &tried);
-        if (beat && (wait < 0 || (uint64_t)wait > beat / 1000000u))
-            wait = (int)(beat / 1000000u);
-        int n = epoll_wait(h->epoll_fd, &e, 1, wait);
-        if (n < 0 && errno != EINTR)
-            return fail(h, "epoll: %s", strerror(errno));
-        if (n > 0 && e.data.ptr == &h->pins && !pins_heard(h))
-            return fail(h, "the pin holder is gone: nobody drives the lines");
-        if (n > 0 && e.data.ptr != &h->pins && !event(h, &e))
-            return 0;
-        contain_first(h);
-        bool failed = qsafp_service(&h->q) != 0; /* told again */
-        wait = contain(h);
-        note_losses(h);
-        if (failed || (wait < 0 && h->q.untold))
-            wait = 100;
-    }
+    while (serve_turn(h, -1))
+        ;
+    return h->loop.err;
 }
 
 void serve_close(host_t *h)

@@ -3,7 +3,7 @@
  *
  * libtss2 is opened at run time, and without its headers: its structs go through Tss2_MU from and to the bytes of the TPM
  * specification (part 2), so what stands here is those bytes.  A thread of its own talks to the TPM, so that one which
- * hangs keeps the service thread for TPM_WAIT_S and no longer; the deadline thread never waits for it. */
+ * hangs keeps the client that asked for TPM_WAIT_S and no longer; others are served meanwhile, and the deadline thread never waits. */
 #define _GNU_SOURCE
 #include "tpm.h"
 
@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TPM_WAIT_S = 3 };
+enum { TPM_WAIT_S = 3, TPM_START_S = 10 };
 
 int tpm_broken(struct tpm *t, const char *why)
 {
@@ -151,6 +151,8 @@ int tpm_session(struct tpm *t)
     return rc ? tpm_failed(t, "starting a session", rc) : 0;
 }
 
+/* ---- its thread ---- */
+
 static void *tpm_thread(void *arg)
 {
     struct tpm *t = arg;
@@ -167,79 +169,139 @@ static void *tpm_thread(void *arg)
         pthread_mutex_lock(&t->lock);
         t->err = err;
         t->turn = t->turn == STOP ? STOP : IDLE; /* whoever gave up on it takes no late answer */
-        pthread_cond_signal(&t->done);
+        pthread_cond_broadcast(&t->done);
+        if (t->wake_fd >= 0)
+            (void)!write(t->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
     }
     pthread_mutex_unlock(&t->lock);
     return 0;
 }
 
-/* ---- what the guard calls ---- */
+/* One turn of waiting; where the service thread waits for a client's request, it goes on serving the others. */
+static void wait_turn(struct tpm *t, uint64_t left_ns)
+{
+    struct timespec end;
+    int ms = (int)(left_ns / 1000000u) + 1;
+    if (t->host && t->host->asking) {
+        pthread_mutex_unlock(&t->lock);
+        bool go_on = serve_turn(t->host, ms);
+        pthread_mutex_lock(&t->lock);
+        t->given_up |= !go_on;
+        return;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += ms / 1000;
+    end.tv_nsec += ms % 1000 * 1000000;
+    if (end.tv_nsec >= 1000000000) {
+        end.tv_nsec -= 1000000000;
+        end.tv_sec++;
+    }
+    (void)pthread_cond_timedwait(&t->done, &t->lock, &end);
+}
+
+/* Waits for the job in hand, up to its limit; false if it is at it still. */
+bool tpm_idle(struct tpm *t)
+{
+    t->given_up = false;
+    while (t->turn == ASKED) {
+        uint64_t took = boot_ns() - t->since_ns;
+        if (t->given_up || took >= t->limit_ns)
+            break;
+        wait_turn(t, t->limit_ns - took);
+    }
+    if (t->turn != IDLE)
+        (void)tpm_broken(t, "it does not answer; if it stays so, switch the board off and on, which resets it, or replace it");
+    return t->turn == IDLE;
+}
+
+bool tpm_post(struct tpm *t, int (*job)(struct tpm *t), uint32_t limit_s)
+{
+    if (t->turn != IDLE)
+        return false;
+    t->job = job;
+    t->turn = ASKED;
+    t->since_ns = boot_ns();
+    t->limit_ns = limit_s * 1000000000ull;
+    pthread_cond_signal(&t->more);
+    return true;
+}
 
 int tpm_ask(struct tpm *t, int (*job)(struct tpm *t))
 {
-    struct timespec end;
-    if (t->turn != IDLE)
-        return -1; /* still at the one before */
-    t->job = job;
-    t->turn = ASKED;
-    pthread_cond_signal(&t->more);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += TPM_WAIT_S;
-    while (t->turn == ASKED)
-        if (pthread_cond_timedwait(&t->done, &t->lock, &end) && t->turn == ASKED) {
-            t->turn = STUCK;
-            return -1;
-        }
-    return t->err;
+    return tpm_post(t, job, t->wait_s) && tpm_idle(t) ? t->err : -1;
 }
 
+/* Opens libtss2 and starts the thread; 0 and the reason in `why` if it cannot. */
 struct tpm *tpm_new(const char *place, char *why, size_t why_len)
 {
+    pthread_condattr_t steady;
     struct tpm *t = calloc(1, sizeof *t);
     if (!t)
         return 0;
     t->place = place;
-    if (open_tss(t)) {
-        snprintf(why, why_len, "%s", t->why);
-        free(t);
-        return 0;
-    }
-    return t;
-}
-
-int tpm_start(host_t *h)
-{
-    pthread_condattr_t steady;
-    struct tpm *t = tpm_new(h->o->tpm, h->why, h->why_len);
-    if (!t)
-        return -1;
-    h->tpm = t;
+    t->wake_fd = -1;
+    t->wait_s = TPM_START_S;
     pthread_mutex_init(&t->lock, 0);
     pthread_cond_init(&t->more, 0);
     pthread_condattr_init(&steady);
     pthread_condattr_setclock(&steady, CLOCK_MONOTONIC);
     pthread_cond_init(&t->done, &steady);
-    if (tpm_read_key(t, h))
-        return fail(h, "%s", t->why); /* tpm_stop lets go of the rest */
-    t->running = pthread_create(&t->thread, 0, tpm_thread, t) == 0;
-    return t->running ? 0 : fail(h, "cannot start the TPM's thread");
+    if (!open_tss(t) && pthread_create(&t->thread, 0, tpm_thread, t) == 0)
+        return t;
+    snprintf(why, why_len, "%s", *t->why ? t->why : "cannot start the TPM's thread");
+    free(t);
+    return 0;
+}
+
+/* One that hangs is in the TPM's driver and may not come back: it ends with the process. */
+void tpm_end(struct tpm *t)
+{
+    pthread_mutex_lock(&t->lock);
+    bool hangs = !tpm_idle(t);
+    t->turn = STOP;
+    pthread_cond_signal(&t->more);
+    pthread_mutex_unlock(&t->lock);
+    if (hangs)
+        return;
+    pthread_join(t->thread, 0);
+    tpm_unlink(t);
+    free(t);
+}
+
+int tpm_once(const char *place, int (*job)(struct tpm *t), void *arg, char *why, size_t why_len)
+{
+    struct tpm *t = tpm_new(place, why, why_len);
+    if (!t)
+        return -1;
+    t->arg = arg;
+    pthread_mutex_lock(&t->lock);
+    int err = tpm_ask(t, job);
+    snprintf(why, why_len, "%s", t->why);
+    pthread_mutex_unlock(&t->lock);
+    tpm_end(t);
+    return err;
+}
+
+int tpm_start(host_t *h)
+{
+    struct tpm *t = tpm_new(h->o->tpm, h->why, h->why_len);
+    if (!t)
+        return -1;
+    h->tpm = t;
+    t->host = h;
+    pthread_mutex_lock(&t->lock);
+    int err = tpm_ask(t, tpm_open_key);
+    t->wait_s = TPM_WAIT_S;
+    t->wake_fd = h->service_event;
+    pthread_mutex_unlock(&t->lock);
+    return err ? fail(h, "%s", t->why) : 0;
 }
 
 void tpm_stop(host_t *h)
 {
-    struct tpm *t = h->tpm;
-    if (!t)
-        return;
-    pthread_mutex_lock(&t->lock);
-    bool stuck = t->turn == STUCK; /* it is in the TPM's driver and may not come back: it ends with the process */
-    t->turn = STOP;
-    pthread_cond_signal(&t->more);
-    pthread_mutex_unlock(&t->lock);
-    if (stuck)
-        return;
-    if (t->running)
-        pthread_join(t->thread, 0);
-    tpm_unlink(t);
-    free(t);
+    if (h->tpm) {
+        h->tpm->wake_fd = -1;
+        tpm_end(h->tpm);
+    }
     h->tpm = 0;
 }

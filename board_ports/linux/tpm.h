@@ -43,8 +43,13 @@ struct tpm {
     uint8_t pk[64];
     uint8_t digest[32], sig[64];     /* of the job in hand: nobody else touches them before its turn is over */
     int (*job)(struct tpm *t);
-    enum { IDLE, ASKED, STUCK, STOP } turn;
-    bool running, failing;
+    void *arg;                       /* of tpm_once */
+    enum { IDLE, ASKED, STOP } turn;
+    uint64_t since_ns, limit_ns;     /* of the job in hand */
+    uint32_t wait_s;
+    host_t *host;                    /* or 0: no guard, a tool */
+    int wake_fd;                     /* an eventfd that hears of the end of each job, or -1 */
+    bool failing, given_up;
     int err;
     char why[256];
     pthread_t thread;
@@ -55,7 +60,10 @@ struct tpm {
 extern const uint8_t TPM_EMPTY[6]; /* TPM2B_SENSITIVE_CREATE: no password, no data */
 
 /* Every function that returns int: 0, or negative and the reason with its remedy in t->why. */
-struct tpm *tpm_new(const char *place, char *why, size_t why_len); /* libtss2 opened; no connection yet */
+struct tpm *tpm_new(const char *place, char *why, size_t why_len); /* libtss2 opened, the thread runs; no connection yet */
+void tpm_end(struct tpm *t);
+/* One job on a thread of its own, and the end of the connection; `arg` may be gone only where it was static or the job ended. */
+int tpm_once(const char *place, int (*job)(struct tpm *t), void *arg, char *why, size_t why_len);
 int tpm_broken(struct tpm *t, const char *why);
 int tpm_failed(struct tpm *t, const char *step, rc_t rc);          /* what a return code means, and what to do */
 bool tpm_get(unmarshal_t *fn, blob_t *to, const uint8_t *p, size_t n, size_t *at);
@@ -63,12 +71,15 @@ int tpm_link(struct tpm *t);   /* a connection, and the storage primary */
 int tpm_session(struct tpm *t); /* in place of the primary */
 void tpm_unlink(struct tpm *t);
 void tpm_drop(struct tpm *t, uint32_t *what);
-/* On the TPM's thread, which is idle: 0 or the job's result, negative also if it took longer than TPM_WAIT_S; the lock is held. */
+/* The rest with the lock held.  tpm_idle: waits for the job in hand; false if it hangs.  tpm_post: begins one, false if another is in
+ * hand.  tpm_ask: begins one that fits and waits for its end: 0, its result, or negative if it hangs. */
+bool tpm_idle(struct tpm *t);
+bool tpm_post(struct tpm *t, int (*job)(struct tpm *t), uint32_t limit_s);
 int tpm_ask(struct tpm *t, int (*job)(struct tpm *t));
 
 #define GET(fn, to, bytes) ((void)tpm_get(fn, to, bytes, sizeof(bytes), &(size_t){0}))
 
 /* tpm_key.c */
-int tpm_read_key(struct tpm *t, const host_t *h); /* device.tpm, loaded */
+int tpm_open_key(struct tpm *t); /* of t->host: device.tpm, loaded */
 
 #endif

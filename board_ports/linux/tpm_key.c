@@ -91,27 +91,32 @@ static int sign_now(struct tpm *t)
     return 0;
 }
 
+/* A fail-safe that came meanwhile makes the request one that nobody may answer (I3). */
 int tpm_sign(host_t *h, uint8_t sig[64], const uint8_t *msg, size_t len)
 {
     struct tpm *t = h->tpm;
+    uint32_t generation = __atomic_load_n(&h->q.generation, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&t->lock);
-    if (t->turn == IDLE)
+    bool idle = tpm_idle(t);
+    if (idle)
         qsafp_sha256(t->digest, msg, len);
-    int err = tpm_ask(t, sign_now);
+    int err = idle ? tpm_ask(t, sign_now) : -1;
     if (!err)
         memcpy(sig, t->sig, 64);
     if (err && !t->failing)
-        fprintf(stderr, "guard: no request can be signed: %s%s%s\n", t->turn == STUCK ? "TPM " : t->why, t->turn == STUCK ? t->place : "",
-                t->turn == STUCK ? ": it does not answer" : "");
+        fprintf(stderr, "guard: no request can be signed: %s\n", t->why);
     if (!err && t->failing)
         fprintf(stderr, "guard: TPM %s: signs again\n", t->place);
     t->failing = err != 0;
     pthread_mutex_unlock(&t->lock);
-    return err ? QSAFP_E_KEY : 0;
+    return err || generation != __atomic_load_n(&h->q.generation, __ATOMIC_SEQ_CST) ? QSAFP_E_KEY : 0;
 }
 
-static int create_key(struct tpm *t, uint8_t pk[64], uint8_t *file, size_t cap, size_t *n)
+typedef struct { uint8_t pk[64], file[QSAFP_TPM_KEY_MAX]; size_t n; } made_t;
+
+static int create_key(struct tpm *t)
 {
+    made_t *m = t->arg;
     blob_t sensitive, template, none = {0};
     void *priv = 0, *pub = 0;
     GET(t->f.get_sensitive, &sensitive, TPM_EMPTY);
@@ -121,7 +126,7 @@ static int create_key(struct tpm *t, uint8_t pk[64], uint8_t *file, size_t cap, 
     rc_t rc = t->f.create(t->esys, t->primary, PASSWORD, NONE, NONE, &sensitive, &template, &none, &none, &priv, &pub, 0, 0, 0);
     if (rc)
         return tpm_failed(t, "making the device key", rc);
-    bool ok = point(t, pub, pk) && t->f.put_public(pub, file, cap, n) == 0 && t->f.put_private(priv, file, cap, n) == 0;
+    bool ok = point(t, pub, m->pk) && t->f.put_public(pub, m->file, sizeof m->file, &m->n) == 0 && t->f.put_private(priv, m->file, sizeof m->file, &m->n) == 0;
     t->f.free(priv);
     t->f.free(pub);
     return ok ? 0 : tpm_broken(t, "it made a key of another kind");
@@ -129,21 +134,20 @@ static int create_key(struct tpm *t, uint8_t pk[64], uint8_t *file, size_t cap, 
 
 int qsafp_tpm_create(const char *place, uint8_t pk[64], uint8_t *file, size_t *n, char *why, size_t why_len)
 {
-    struct tpm *t = tpm_new(place, why, why_len);
-    if (!t)
-        return -1;
-    size_t cap = *n;
-    *n = 0;
-    int err = create_key(t, pk, file, cap, n);
+    static made_t m; /* a TPM that hangs may write to it after this returned */
+    m.n = 0;
+    int err = tpm_once(place, create_key, &m, why, why_len);
     if (err)
-        snprintf(why, why_len, "%s", t->why);
-    tpm_unlink(t);
-    free(t);
-    return err;
+        return -1;
+    memcpy(pk, m.pk, sizeof m.pk);
+    memcpy(file, m.file, m.n);
+    *n = m.n;
+    return 0;
 }
 
-int tpm_read_key(struct tpm *t, const host_t *h)
+int tpm_open_key(struct tpm *t)
 {
+    const host_t *h = t->host;
     uint8_t file[QSAFP_TPM_KEY_MAX], pk[64];
     size_t at = 0;
     int fd = openat(h->store.dir_fd, "device.tpm", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
