@@ -36,7 +36,6 @@ enum {
 
 typedef struct { const uint8_t *p, *end; int err; } qsafp_cbor_r;      /* err: first error, then every read returns 0 */
 typedef struct { uint8_t *p, *end; int err; } qsafp_cbor_w;
-typedef struct { const uint8_t *p; size_t len; } qsafp_bytes;
 
 enum { QSAFP_CBOR_UINT, QSAFP_CBOR_NEG, QSAFP_CBOR_BSTR, QSAFP_CBOR_TSTR, QSAFP_CBOR_ARRAY, QSAFP_CBOR_MAP, QSAFP_CBOR_TAG, QSAFP_CBOR_SIMPLE };
 

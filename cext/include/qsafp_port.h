@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+typedef struct { const uint8_t *p; size_t len; } qsafp_bytes;
+
 typedef struct {
     /* Boot-time clock, ns: never goes back, counts suspend where the board can.  ANY THREAD. */
     uint64_t (*now_ns)(void *ctx);
@@ -49,6 +51,10 @@ typedef struct {
     void (*unlock)(void *ctx);
     /* Wake the deadline thread for qsafp_tick and the service thread for qsafp_service; may be 0 where one loop calls both.  ANY THREAD. */
     void (*kick)(void *ctx);
+
+    /* What attests the state of this device to this request (docs/formats.md, Quote), named by the hash of its payload; *quote stays as it
+     * is until the next call.  May be 0: requests come without. */
+    int (*quote)(void *ctx, const uint8_t request_hash[32], qsafp_bytes *quote);
 } qsafp_port_t;
 
 #endif

@@ -91,8 +91,9 @@ static qsafp_command_status_t renew_read(qsafp_command_t *c, const uint8_t *p, s
         return QSAFP_COMMAND_STATUS_NO_REQUEST;
     if (c->env_old != old || c->env_serial != serial) {
         c->env_serial = 0;
-        if (qsafp_envelope(c->q, old, c->env, sizeof c->env, &c->env_len))
-            return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
+        int err = qsafp_envelope(c->q, old, c->env, sizeof c->env, &c->env_len);
+        if (err)
+            return err == QSAFP_E_KEY ? QSAFP_COMMAND_STATUS_KEY_FAILED : QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
         c->env_old = old;
         c->env_serial = serial;
     }

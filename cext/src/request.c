@@ -178,8 +178,12 @@ int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *l
 {
     const qsafp_pending_t *p = &q->pending;
     const qsafp_peaks_t *lt = &q->st.lease_tree;
+    envelope_t e = {.lease = {0, 0}};
     if (!pending_live(q))
         return QSAFP_E_NO_REQUEST;
+    int err = q->port->quote ? q->port->quote(q->ctx, p->request_hash, &e.quote) : 0; /* first: a host may serve others while it waits */
+    if (err)
+        return err;
     if (old == QSAFP_OLD_DEFAULT)
         old = lt->size;
     if (old > p->tree.size)
@@ -187,14 +191,14 @@ int qsafp_envelope(qsafp_t *q, uint64_t old, uint8_t *out, size_t cap, size_t *l
     qsafp_range_t range;
     range.from = (uint32_t)old;
     range.to = p->tree.size;
-    int err = 0;
     if (range.from == p->tree.from)
         qsafp_tree_since(&range, &p->tree);
     else
         err = qsafp_tree_range(&range, qsafp_audit_leaf, &q->log);
     if (err)
         return err;
-    envelope_t e = {.request = {p->request, p->request_len}, .old = range.from};
+    e.request = (qsafp_bytes){p->request, p->request_len};
+    e.old = range.from;
     if (q->lease_token_len)
         e.lease = (qsafp_bytes){q->lease_token, q->lease_token_len};
     if (p->claims.has_failsafe)

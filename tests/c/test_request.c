@@ -219,6 +219,43 @@ static void envelopes_lead_from_any_size_to_the_claimed_root(void)
     free(b);
 }
 
+static int quoting(void *c, const uint8_t request_hash[32], qsafp_bytes *quote)
+{
+    static uint8_t said[40];
+    if (gate_call(c))
+        return QSAFP_E_KEY;
+    memcpy(said, "quote of", 8);
+    memcpy(said + 8, request_hash, 32);
+    *quote = (qsafp_bytes){said, sizeof said};
+    return 0;
+}
+
+/* The last member, after a fail-safe record that is there or not. */
+static bool quote_is(const uint8_t *last, const uint8_t request_hash[32])
+{
+    qsafp_cbor_r r = qsafp_cbor_reader(last, 43);
+    CHECK(qsafp_cbor_int(&r) == 7);
+    qsafp_bytes found = qsafp_cbor_bstr(&r);
+    return qsafp_cbor_done(&r) == 0 && found.len == 40 && memcmp(found.p, "quote of", 8) == 0 && memcmp(found.p + 8, request_hash, 32) == 0;
+}
+
+static void an_envelope_carries_the_ports_quote_of_this_request_or_does_not_leave(void)
+{
+    size_t len = 0;
+    bench_t *b = asked();
+    qsafp_port_t port = PORT;
+    port.quote = quoting;
+    b->q.port = &port;
+    CHECK(qsafp_envelope(&b->q, 0, env, sizeof env, &len) == 0 && quote_is(env + len - 43, b->q.pending.request_hash));
+    b->d.fail_at = b->d.calls + 1;
+    CHECK(qsafp_envelope(&b->q, 0, env, sizeof env, &len) == QSAFP_E_KEY);
+    CHECK(qsafp_envelope(&b->q, 0, env, sizeof env, &len) == 0 && quote_is(env + len - 43, b->q.pending.request_hash));
+    b->d.now_ns += 30 * S;
+    int calls = b->d.calls;
+    CHECK(qsafp_envelope(&b->q, 0, env, sizeof env, &len) == QSAFP_E_NO_REQUEST && b->d.calls == calls); /* nothing is quoted for nobody */
+    free(b);
+}
+
 static void an_old_size_is_said_whole(void)
 {
     bench_t *b = asked();
@@ -333,6 +370,7 @@ int main(void)
     the_set_caps_the_duration();
     a_request_is_pending_for_half_its_duration();
     envelopes_lead_from_any_size_to_the_claimed_root();
+    an_envelope_carries_the_ports_quote_of_this_request_or_does_not_leave();
     an_old_size_is_said_whole();
     I6_I8_every_failed_call_of_a_begin_leaves_no_request();
     return DONE("test_request");
