@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .. import evidence
 from ..audit import Log, Record
 from ..client import GuardClient, Status
-from ..errors import AuditError, ConfigError, FormatError, GuardUnavailable, QsafpError
+from ..errors import AuditError, ConfigError, FormatError, GuardUnavailable
 from ..keyfile import read_secret
 from ..lease import Lease
-from .common import Commands, Home, command, emit, group, home_of
+from .common import Commands, Home, command, emit, group, home_of, write_new
 
 __all__ = ["add"]
 
@@ -111,28 +110,9 @@ def _export(args: argparse.Namespace) -> int:
             raise ConfigError("CBOR is not for a terminal; give --out FILE")
         sys.stdout.buffer.write(data)
         return 0
-    _write_new(args.out, data)
+    write_new(args.out, data)
     emit(args, {"file": str(args.out), "records": len(log.raw)}, f"{len(log.raw)} records to {args.out}")
     return 0
-
-
-def _whole(file: BinaryIO, path: Path, data: bytes) -> None:
-    try:
-        file.write(data)
-        file.flush()
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
-            _whole(file, path, data)
-    except FileExistsError as why:
-        raise QsafpError(f"{path}: is there already; export never overwrites") from why
-    except OSError as why:
-        raise QsafpError(f"{path}: {why.strerror}") from why
 
 
 # ---- evidence ----
@@ -197,6 +177,6 @@ def _evidence(args: argparse.Namespace) -> int:
     total = f"{len(rows)} of {len(pieces)} pieces, {bad} bad; {len(gone)} records name evidence that is not kept any more"
     head = f"{'sequence':>8}  {'time, UTC':<19}  {'kind':<10}  {'':13}  {'hash':<16}  {'event':<16}  signatures of validators [key ids]"
     if args.out is not None:
-        _write_new(args.out, evidence.export(log.log_id, listed))
+        write_new(args.out, evidence.export(log.log_id, listed))
     emit(args, {"ok": not bad, "pieces": rows, "not_kept": gone}, "\n".join([head, *map(_line, rows), total]))
     return int(bad > 0)

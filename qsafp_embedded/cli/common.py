@@ -10,15 +10,15 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .. import sets
 from ..client import CommandRefused, GuardClient
-from ..errors import ConfigError, GuardUnavailable
+from ..errors import ConfigError, GuardUnavailable, QsafpError
 from ..settings import read_toml
 from .templates import SYSTEM, Folders
 
-__all__ = ["Commands", "Home", "ask_agent", "command", "emit", "folders", "group", "home_of"]
+__all__ = ["Commands", "Home", "ask_agent", "command", "emit", "folders", "group", "home_of", "write_new"]
 
 Commands = Any  # what add_subparsers returns; argparse does not export its type
 
@@ -216,3 +216,23 @@ def ask_agent(home: Home, name: str) -> dict[str, Any] | None:
                 return dict(json.loads(file.readline()))
         except (OSError, ValueError):
             return None
+
+
+def _whole(file: BinaryIO, path: Path, data: bytes) -> None:
+    try:
+        file.write(data)
+        file.flush()
+    except (OSError, KeyboardInterrupt):
+        path.unlink(missing_ok=True)
+        raise
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a new file, whole or not at all; raises QsafpError."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+            _whole(file, path, data)
+    except FileExistsError as why:
+        raise QsafpError(f"{path}: is there already; qsafp never overwrites") from why
+    except OSError as why:
+        raise QsafpError(f"{path}: {why.strerror}") from why

@@ -8,7 +8,7 @@ import ast
 from repo import package
 
 ORDER = (
-    *("errors", "settings", "journal", "notify", "_tables", "model", "_core", "keyfile", "keys", "cose", "sets", "tls"),
+    *("errors", "settings", "journal", "notify", "_tables", "model", "_core", "keyfile", "keys", "image", "cose", "sets", "tls"),
     *("quote", "credential", "lease", "audit", "evidence", "gate", "wire", "client"),
     *("capability", "hardware", "enforce", "integrations"),
     *("guard", "validator", "agent", "scenarios", "cli"),
