@@ -101,6 +101,7 @@ const qsafp_port_t LINUX_PORT = {
     .verify_ed25519 = verify_ed25519, .set_lease_valid = pin_lease_valid, .set_failsafe = pin_failsafe, .toggle_validator_req = pin_req,
     .log_read = log_read, .log_prog = log_prog, .log_erase = log_erase, .log_sync = log_sync, .evidence_put = evidence_put,
     .state_load = file_state_load, .state_save = file_state_save, .lock = lock, .unlock = unlock, .kick = kick,
+    .quote = tpm_quote,
 };
 
 /* ---- opening ---- */
@@ -353,11 +354,11 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
     if (!err) {
         h->locked = mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
         bool spared = spare_us();
-        printf("guard: serving %s, board %s%s, %s counter, FIFO %s, memory locked %s, spared by the OOM killer %s, watchdog %s, log %s of %u records, device key in %s%s\n", o->run_dir, o->board,
+        printf("guard: serving %s, board %s%s, %s counter, FIFO %s, memory locked %s, spared by the OOM killer %s, watchdog %s, log %s of %u records, device key in %s%s%s\n", o->run_dir, o->board,
                strcmp(o->board, "simulated") ? "" : " (SIMULATED PINS)", h->counter_hz ? "CPU" : "no CPU", h->fifo ? "yes" : "no",
                h->locked ? "yes" : "no", spared ? "yes" : "no",
                h->watchdog.fd >= 0 ? o->watchdog : "none", h->store.ring.name, log_live(h),
-               o->tpm ? "TPM " : "a file", o->tpm ? o->tpm : "");
+               o->tpm ? "TPM " : "a file", o->tpm ? o->tpm : "", o->quote_pcrs ? ", quotes" : "");
         fflush(stdout);
         notify("READY=1");
         err = serve(h);

@@ -43,11 +43,23 @@ typedef struct {
     uint64_t evidence_max; /* bytes */
     uint64_t degrade;      /* on_log_full: records or evidence that may be lost before the gate closes; 0: none */
     uint32_t agent_uid, watchdog_s, uart_baud;
+    uint32_t quote_pcrs;   /* a bit each: requests come with a quote of them, by the key of attest.tpm; 0: none */
 } qsafp_guard_options_t;
 
 enum { QSAFP_TPM_KEY_MAX = 1024 };
 /* tpm.c: makes a device key; x || y, and what becomes device.tpm (*n: its room, then its bytes).  0, or the reason in `why`. */
 int qsafp_tpm_create(const char *place, uint8_t pk[64], uint8_t *file, size_t *n, char *why, size_t why_len);
+/* tpm_quote.c: makes an attestation key; `file` becomes attest.tpm.  ek: the endorsement key; certificate: its, DER, if the TPM has
+ * one; pcr: what those hold that a bit of `pcrs` names. */
+typedef struct {
+    uint32_t pcrs;
+    uint8_t ak[64], ek[64], file[QSAFP_TPM_KEY_MAX], certificate[4096], pcr[24][32];
+    size_t file_len, certificate_len;
+} qsafp_attest_t;
+int qsafp_tpm_attest(const char *place, qsafp_attest_t *a, char *why, size_t why_len);
+/* Opens the enroller's challenge, TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, with the endorsement key for the key of attest.tpm. */
+typedef struct { uint8_t file[QSAFP_TPM_KEY_MAX], challenge[512], secret[32]; size_t file_len, challenge_len; } qsafp_activate_t;
+int qsafp_tpm_activate(const char *place, qsafp_activate_t *a, char *why, size_t why_len);
 /* Record 0 and the first state on blank stores.  0, or negative and the reason in `why`. */
 int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t log_id[32], char *why, size_t why_len);
 /* Serves until SIGTERM or SIGINT; then closes the gate.  0, or negative and the reason in `why`. */

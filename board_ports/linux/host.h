@@ -149,6 +149,7 @@ int file_state_save(void *ctx, const void *buf, uint32_t len);
 /* tpm.c, tpm_key.c */
 int tpm_start(host_t *h);
 int tpm_sign(host_t *h, uint8_t sig[64], const uint8_t *msg, size_t len); /* waits for seconds at most */
+int tpm_quote(void *ctx, const uint8_t request_hash[32], qsafp_bytes *quote);
 void tpm_stop(host_t *h);
 /* clock.c */
 uint64_t counter_hz(void);

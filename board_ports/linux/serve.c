@@ -200,10 +200,14 @@ static bool is_wait(const client_t *c, const uint8_t *f, size_t n)
            (uint16_t)(f[5] | f[6] << 8) == qsafp_crc16(f, 5);
 }
 
-static bool is_begin(const uint8_t *f, size_t n) { return n > 4 && f[1] == QSAFP_OPCODE_RENEW && f[4] == 0; }
+/* Begin signs, and where quotes are asked for, read quotes. */
+static bool asks_tpm(const host_t *h, const uint8_t *f, size_t n)
+{
+    return h->tpm && n > 4 && f[1] == QSAFP_OPCODE_RENEW && f[4] <= (h->o->quote_pcrs != 0);
+}
 
-/* The signature may take seconds: all others are served meanwhile, this one is not heard. */
-static void begin_with_tpm(host_t *h, client_t *c, const uint8_t *f, size_t n)
+/* The TPM may take seconds: all others are served meanwhile, this one is not heard. */
+static void ask_with_tpm(host_t *h, client_t *c, const uint8_t *f, size_t n)
 {
     (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, c->fd, 0);
     h->asking = c;
@@ -234,13 +238,13 @@ bool serve_frame(host_t *h, client_t *c, const uint8_t *f, size_t n)
     bool ok = true;
     if (too_many(h, c, f, n) || drop_event(h, f, n))
         return answer(c, f[0], QSAFP_COMMAND_STATUS_RATE_LIMITED, 0, 0);
-    if (h->asking && (is_begin(f, n) || (n > 1 && f[1] == QSAFP_OPCODE_SET)))
+    if (h->asking && (asks_tpm(h, f, n) || (n > 1 && f[1] == QSAFP_OPCODE_SET)))
         return answer(c, f[0], QSAFP_COMMAND_STATUS_BUSY, 0, 0); /* what would change the request that is made */
     if (host_command(h, c, f, n, &ok))
         return ok;
     size_t ready = c->ctl && c->cmd.put_have == c->cmd.put_total ? c->cmd.put_have : 0;
-    if (is_begin(f, n) && h->tpm && h->serving)
-        begin_with_tpm(h, c, f, n);
+    if (asks_tpm(h, f, n) && h->serving)
+        ask_with_tpm(h, c, f, n);
     else
         qsafp_command(&c->cmd, f, n);
     after_put(h, c, f, n, ready);

@@ -30,11 +30,17 @@ static const struct { const char *so, *package; } LIBS[] = {
 static const struct { unsigned lib; size_t at; const char *name; } FNS[] = {
     FN(0, link, "Tss2_TctiLdr_Initialize"), FN(0, unlink, "Tss2_TctiLdr_Finalize"), FN(1, open, "Esys_Initialize"), FN(1, close, "Esys_Finalize"),
     FN(1, primary, "Esys_CreatePrimary"), FN(1, create, "Esys_Create"), FN(1, load, "Esys_Load"), FN(1, session, "Esys_StartAuthSession"),
-    FN(1, keep, "Esys_TRSess_SetAttributes"), FN(1, sign, "Esys_Sign"), FN(1, flush, "Esys_FlushContext"), FN(1, free, "Esys_Free"),
+    FN(1, keep, "Esys_TRSess_SetAttributes"), FN(1, sign, "Esys_Sign"), FN(1, quote, "Esys_Quote"), FN(1, policy_secret, "Esys_PolicySecret"),
+    FN(1, activate, "Esys_ActivateCredential"), FN(1, pcr_read, "Esys_PCR_Read"), FN(1, nv_open, "Esys_TR_FromTPMPublic"),
+    FN(1, nv_public, "Esys_NV_ReadPublic"), FN(1, nv_read, "Esys_NV_Read"), FN(1, flush, "Esys_FlushContext"), FN(1, free, "Esys_Free"),
     FN(2, get_public, "Tss2_MU_TPM2B_PUBLIC_Unmarshal"), FN(2, get_private, "Tss2_MU_TPM2B_PRIVATE_Unmarshal"),
     FN(2, get_sensitive, "Tss2_MU_TPM2B_SENSITIVE_CREATE_Unmarshal"), FN(2, get_scheme, "Tss2_MU_TPMT_SIG_SCHEME_Unmarshal"),
     FN(2, get_ticket, "Tss2_MU_TPMT_TK_HASHCHECK_Unmarshal"), FN(2, get_sym, "Tss2_MU_TPMT_SYM_DEF_Unmarshal"),
-    FN(2, get_digest, "Tss2_MU_TPM2B_DIGEST_Unmarshal"), FN(2, put_public, "Tss2_MU_TPM2B_PUBLIC_Marshal"),
+    FN(2, get_digest, "Tss2_MU_TPM2B_DIGEST_Unmarshal"), FN(2, get_data, "Tss2_MU_TPM2B_DATA_Unmarshal"),
+    FN(2, get_selection, "Tss2_MU_TPML_PCR_SELECTION_Unmarshal"), FN(2, get_id, "Tss2_MU_TPM2B_ID_OBJECT_Unmarshal"),
+    FN(2, get_secret, "Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal"), FN(2, put_attest, "Tss2_MU_TPM2B_ATTEST_Marshal"),
+    FN(2, put_digest, "Tss2_MU_TPM2B_DIGEST_Marshal"), FN(2, put_digests, "Tss2_MU_TPML_DIGEST_Marshal"),
+    FN(2, put_nv_public, "Tss2_MU_TPM2B_NV_PUBLIC_Marshal"), FN(2, put_nv_buffer, "Tss2_MU_TPM2B_MAX_NV_BUFFER_Marshal"), FN(2, put_public, "Tss2_MU_TPM2B_PUBLIC_Marshal"),
     FN(2, put_private, "Tss2_MU_TPM2B_PRIVATE_Marshal"), FN(2, put_signature, "Tss2_MU_TPMT_SIGNATURE_Marshal")};
 
 static int open_tss(struct tpm *t)
@@ -117,38 +123,61 @@ void tpm_unlink(struct tpm *t)
 {
     tpm_drop(t, &t->primary);
     tpm_drop(t, &t->key);
+    tpm_drop(t, &t->ak);
     tpm_drop(t, &t->session);
+    tpm_drop(t, &t->policy);
     if (t->esys)
         t->f.close(&t->esys);
     if (t->link)
         t->f.unlink(&t->link);
 }
 
-int tpm_link(struct tpm *t)
+int tpm_open(struct tpm *t)
 {
-    blob_t storage, sensitive, none = {0};
-    GET(t->f.get_public, &storage, STORAGE);
-    GET(t->f.get_sensitive, &sensitive, TPM_EMPTY);
     if (t->f.link(t->place, &t->link))
         return no_link(t);
     rc_t rc = t->f.open(&t->esys, t->link, 0);
-    if (rc)
-        return tpm_failed(t, "opening", rc);
-    rc = t->f.primary(t->esys, OWNER, PASSWORD, NONE, NONE, &sensitive, &storage, &none, &none, &t->primary, 0, 0, 0, 0);
-    return rc ? tpm_failed(t, "making the storage primary", rc) : 0;
+    return rc ? tpm_failed(t, "opening", rc) : 0;
+}
+
+int tpm_primary(struct tpm *t, uint32_t hierarchy, const uint8_t *template, size_t n, void **pub)
+{
+    blob_t public, sensitive, none = {0};
+    (void)tpm_get(t->f.get_public, &public, template, n, &(size_t){0});
+    GET(t->f.get_sensitive, &sensitive, TPM_EMPTY);
+    rc_t rc = t->f.primary(t->esys, hierarchy, PASSWORD, NONE, NONE, &sensitive, &public, &none, &none, &t->primary, pub, 0, 0, 0);
+    return rc ? tpm_failed(t, "making a primary key", rc) : 0;
+}
+
+int tpm_storage(struct tpm *t, uint32_t hierarchy)
+{
+    return tpm_primary(t, hierarchy, STORAGE, sizeof STORAGE, 0);
 }
 
 /* Salted to the TPM's own key: what is on the bus between cannot answer in its place unseen. */
-int tpm_session(struct tpm *t)
+int tpm_session(struct tpm *t, uint8_t type, uint32_t *out)
 {
     static const uint8_t SYM[] = {0, 6, 0, 128, 0, 0x43};
     blob_t sym;
     GET(t->f.get_sym, &sym, SYM);
-    rc_t rc = t->f.session(t->esys, t->primary, NONE, NONE, NONE, NONE, 0, 0, &sym, SHA256, &t->session);
+    rc_t rc = t->f.session(t->esys, t->primary, NONE, NONE, NONE, NONE, 0, type, &sym, SHA256, out);
     if (!rc)
-        rc = t->f.keep(t->esys, t->session, 1, 0xff);
-    tpm_drop(t, &t->primary);
+        rc = t->f.keep(t->esys, *out, 1, 0xff);
     return rc ? tpm_failed(t, "starting a session", rc) : 0;
+}
+
+int tpm_load(struct tpm *t, const tpm_kind_t *kind, const tpm_blobs_t *b, uint32_t *handle)
+{
+    char step[40];
+    snprintf(step, sizeof step, "loading the %s", kind->what);
+    if (tpm_storage(t, kind->hierarchy))
+        return -1;
+    rc_t rc = t->f.load(t->esys, t->primary, PASSWORD, NONE, NONE, &b->priv, &b->pub, handle);
+    if (rc)
+        return tpm_failed(t, step, rc);
+    int err = t->session ? 0 : tpm_session(t, 0, &t->session);
+    tpm_drop(t, &t->primary);
+    return err;
 }
 
 /* ---- its thread ---- */
@@ -282,6 +311,20 @@ int tpm_once(const char *place, int (*job)(struct tpm *t), void *arg, char *why,
     return err;
 }
 
+void tpm_tell(const struct tpm *t, int err, bool *failing, const char *bad, const char *good)
+{
+    if (err && !*failing)
+        fprintf(stderr, "guard: %s: %s\n", bad, t->why);
+    if (!err && *failing)
+        fprintf(stderr, "guard: TPM %s: %s\n", t->place, good);
+    *failing = err != 0;
+}
+
+static int open_keys(struct tpm *t)
+{
+    return tpm_open_key(t) || (t->host->o->quote_pcrs && tpm_open_ak(t)) ? -1 : 0;
+}
+
 int tpm_start(host_t *h)
 {
     struct tpm *t = tpm_new(h->o->tpm, h->why, h->why_len);
@@ -290,7 +333,7 @@ int tpm_start(host_t *h)
     h->tpm = t;
     t->host = h;
     pthread_mutex_lock(&t->lock);
-    int err = tpm_ask(t, tpm_open_key);
+    int err = tpm_ask(t, open_keys);
     t->wait_s = TPM_WAIT_S;
     t->wake_fd = h->service_event;
     pthread_mutex_unlock(&t->lock);

@@ -16,6 +16,9 @@ typedef rc_t marshal_t(const void *from, uint8_t *p, size_t n, size_t *at);
 typedef rc_t create_t(void *, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, const void *, const void *, void **, void **, void **, void **,
                       void **);
 
+typedef rc_t quote_t(void *, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, const void *, void **, void **);
+typedef rc_t policy_secret_t(void *, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, const void *, int32_t, void **, void **);
+
 typedef struct {
     rc_t (*link)(const char *conf, void **tcti);
     void (*unlink)(void **tcti);
@@ -28,20 +31,33 @@ typedef struct {
     rc_t (*session)(void *, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, const void *, uint8_t, const void *, uint16_t, uint32_t *);
     rc_t (*keep)(void *, uint32_t, uint8_t, uint8_t);
     rc_t (*sign)(void *, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, const void *, void **);
+    quote_t *quote;
+    policy_secret_t *policy_secret;
+    rc_t (*activate)(void *, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, const void *, const void *, void **);
+    rc_t (*pcr_read)(void *, uint32_t, uint32_t, uint32_t, const void *, uint32_t *, void **, void **);
+    rc_t (*nv_open)(void *, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t *);
+    rc_t (*nv_public)(void *, uint32_t, uint32_t, uint32_t, uint32_t, void **, void **);
+    rc_t (*nv_read)(void *, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint16_t, uint16_t, void **);
     rc_t (*flush)(void *, uint32_t);
     void (*free)(void *);
-    unmarshal_t *get_public, *get_private, *get_sensitive, *get_scheme, *get_ticket, *get_sym, *get_digest;
-    marshal_t *put_public, *put_private, *put_signature;
+    unmarshal_t *get_public, *get_private, *get_sensitive, *get_scheme, *get_ticket, *get_sym, *get_digest, *get_data, *get_selection, *get_id, *get_secret;
+    marshal_t *put_public, *put_private, *put_signature, *put_attest, *put_digest, *put_digests, *put_nv_public, *put_nv_buffer;
 } tss_t;
+
+/* A signing key by its template (TPM2B_PUBLIC up to x and y), and the file in state_dir that has its blobs. */
+typedef struct { uint32_t hierarchy; const uint8_t *template; size_t template_len; const char *file, *what; } tpm_kind_t;
+typedef struct { blob_t pub, priv; } tpm_blobs_t;
+typedef struct { uint8_t pk[64], file[QSAFP_TPM_KEY_MAX]; size_t n; } tpm_made_t;
+enum { TPM_ATTEST_BYTES = 145 };
 
 struct tpm {
     tss_t f;
     const char *place;               /* a TCTI configuration */
     void *link, *esys;               /* 0 while there is no connection */
-    uint32_t primary, key, session;  /* 0: not there */
-    blob_t pub, priv;
-    uint8_t pk[64];
-    uint8_t digest[32], sig[64];     /* of the job in hand: nobody else touches them before its turn is over */
+    uint32_t primary, key, ak, session, policy; /* 0: not there */
+    tpm_blobs_t key_blobs, ak_blobs;
+    uint8_t digest[32], sig[64], attest[TPM_ATTEST_BYTES]; /* of the job in hand: nobody else touches them before its turn is over */
+    uint8_t quoted[TPM_ATTEST_BYTES + 64 + 8], quoted_for[32]; size_t quoted_len; /* the last quote, and its request */
     int (*job)(struct tpm *t);
     void *arg;                       /* of tpm_once */
     enum { IDLE, ASKED, STOP } turn;
@@ -49,7 +65,7 @@ struct tpm {
     uint32_t wait_s;
     host_t *host;                    /* or 0: no guard, a tool */
     int wake_fd;                     /* an eventfd that hears of the end of each job, or -1 */
-    bool failing, given_up;
+    bool failing, unquoted, given_up;
     int err;
     char why[256];
     pthread_t thread;
@@ -67,8 +83,11 @@ int tpm_once(const char *place, int (*job)(struct tpm *t), void *arg, char *why,
 int tpm_broken(struct tpm *t, const char *why);
 int tpm_failed(struct tpm *t, const char *step, rc_t rc);          /* what a return code means, and what to do */
 bool tpm_get(unmarshal_t *fn, blob_t *to, const uint8_t *p, size_t n, size_t *at);
-int tpm_link(struct tpm *t);   /* a connection, and the storage primary */
-int tpm_session(struct tpm *t); /* in place of the primary */
+int tpm_open(struct tpm *t); /* a connection */
+int tpm_primary(struct tpm *t, uint32_t hierarchy, const uint8_t *template, size_t n, void **pub);
+int tpm_storage(struct tpm *t, uint32_t hierarchy); /* its storage primary */
+int tpm_session(struct tpm *t, uint8_t type, uint32_t *out); /* salted to the primary */
+int tpm_load(struct tpm *t, const tpm_kind_t *kind, const tpm_blobs_t *b, uint32_t *handle); /* and a session, if there is none */
 void tpm_unlink(struct tpm *t);
 void tpm_drop(struct tpm *t, uint32_t *what);
 /* The rest with the lock held.  tpm_idle: waits for the job in hand; false if it hangs.  tpm_post: begins one, false if another is in
@@ -79,7 +98,19 @@ int tpm_ask(struct tpm *t, int (*job)(struct tpm *t));
 
 #define GET(fn, to, bytes) ((void)tpm_get(fn, to, bytes, sizeof(bytes), &(size_t){0}))
 
+/* Once when it fails, once when it is well again; the lock is held. */
+void tpm_tell(const struct tpm *t, int err, bool *failing, const char *bad, const char *good);
+
 /* tpm_key.c */
+extern const uint8_t TPM_OWN_SCHEME[2]; /* TPMT_SIG_SCHEME: the key's own */
 int tpm_open_key(struct tpm *t); /* of t->host: device.tpm, loaded */
+int tpm_load_key(struct tpm *t);
+int tpm_make(struct tpm *t, const tpm_kind_t *kind, tpm_made_t *m);
+int tpm_parse(struct tpm *t, const tpm_kind_t *kind, tpm_blobs_t *b, const uint8_t *file, size_t n);
+int tpm_read(struct tpm *t, const tpm_kind_t *kind, tpm_blobs_t *b); /* from state_dir */
+bool tpm_signature(struct tpm *t, const void *made); /* to t->sig */
+/* tpm_quote.c */
+extern const tpm_kind_t TPM_ATTESTING;
+int tpm_open_ak(struct tpm *t); /* attest.tpm, loaded, where quote_pcrs asks for it */
 
 #endif

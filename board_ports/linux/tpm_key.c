@@ -15,7 +15,8 @@ enum { HEAD_BYTES = 22 };
 static const uint8_t SIGNING[] = {0, 24, 0, 0x23, 0, 0x0b, 0, 4, 4, 0x72, 0, 0, /* sign: no symmetric, ECDSA with SHA-256, P-256, no kdf */
                                   0, 0x10, 0, 0x18, 0, 0x0b, 0, 3, 0, 0x10, 0, 0, 0, 0};
 static const uint8_t TICKET[] = {0x80, 0x24, 0x40, 0, 0, 7, 0, 0}; /* hashed outside: none */
-static const uint8_t SCHEME[] = {0, 0x10}; /* the key's own */
+static const tpm_kind_t DEVICE = {OWNER, SIGNING, sizeof SIGNING, "device.tpm", "device key"};
+const uint8_t TPM_OWN_SCHEME[2] = {0, 0x10};
 
 /* A number of at most 32 bytes behind its size; false if there is none. */
 static bool number(const uint8_t **p, const uint8_t *end, uint8_t out[32])
@@ -31,12 +32,12 @@ static bool number(const uint8_t **p, const uint8_t *end, uint8_t out[32])
     return true;
 }
 
-/* x and y of a public area that is a signing key of ours in all else. */
-static bool point(const struct tpm *t, const blob_t *pub, uint8_t pk[64])
+/* x and y of a public area that is of this kind in all else. */
+static bool point(const struct tpm *t, const tpm_kind_t *kind, const void *pub, uint8_t pk[64])
 {
     uint8_t wire[256];
     size_t n = 0;
-    if (t->f.put_public(pub, wire, sizeof wire, &n) || n < HEAD_BYTES || memcmp(wire + 2, SIGNING + 2, HEAD_BYTES - 2) != 0)
+    if (t->f.put_public(pub, wire, sizeof wire, &n) || n < HEAD_BYTES || memcmp(wire + 2, kind->template + 2, HEAD_BYTES - 2) != 0)
         return false;
     const uint8_t *p = wire + HEAD_BYTES;
     return number(&p, wire + n, pk) && number(&p, wire + n, pk + 32) && p == wire + n;
@@ -59,36 +60,40 @@ static void lower(uint8_t s[32])
         memcpy(s, other, 32);
 }
 
-static int load_key(struct tpm *t)
+bool tpm_signature(struct tpm *t, const void *made)
 {
-    if (tpm_link(t))
-        return -1;
-    rc_t rc = t->f.load(t->esys, t->primary, PASSWORD, NONE, NONE, &t->priv, &t->pub, &t->key);
-    return rc ? tpm_failed(t, "loading the device key", rc) : tpm_session(t);
+    uint8_t wire[256];
+    size_t n = 0;
+    const uint8_t *p = wire + 4, kind[4] = {0, 0x18, 0, 0x0b};
+    bool ok = t->f.put_signature(made, wire, sizeof wire, &n) == 0 && n >= 4 && memcmp(wire, kind, 4) == 0;
+    ok = ok && number(&p, wire + n, t->sig) && number(&p, wire + n, t->sig + 32);
+    if (ok)
+        lower(t->sig + 32);
+    return ok;
+}
+
+int tpm_load_key(struct tpm *t)
+{
+    return tpm_open(t) ? -1 : tpm_load(t, &DEVICE, &t->key_blobs, &t->key);
 }
 
 static int sign_now(struct tpm *t)
 {
-    uint8_t bytes[34] = {0, 32}, wire[256];
+    uint8_t bytes[34] = {0, 32};
     blob_t hash, scheme, ticket;
     void *made = 0;
-    size_t n = 0;
     memcpy(bytes + 2, t->digest, 32);
     GET(t->f.get_digest, &hash, bytes);
-    GET(t->f.get_scheme, &scheme, SCHEME);
+    GET(t->f.get_scheme, &scheme, TPM_OWN_SCHEME);
     GET(t->f.get_ticket, &ticket, TICKET);
-    if (!t->esys && load_key(t))
+    if (!t->esys && tpm_load_key(t))
         return -1;
     rc_t rc = t->f.sign(t->esys, t->key, t->session, NONE, NONE, &hash, &scheme, &ticket, &made);
     if (rc)
         return tpm_failed(t, "signing", rc);
-    rc = t->f.put_signature(made, wire, sizeof wire, &n);
+    bool ok = tpm_signature(t, made);
     t->f.free(made);
-    const uint8_t *p = wire + 4, kind[4] = {0, 0x18, 0, 0x0b};
-    if (rc || n < 4 || memcmp(wire, kind, 4) != 0 || !number(&p, wire + n, t->sig) || !number(&p, wire + n, t->sig + 32))
-        return tpm_broken(t, "it answered with no ECDSA signature");
-    lower(t->sig + 32);
-    return 0;
+    return ok ? 0 : tpm_broken(t, "it answered with no ECDSA signature");
 }
 
 /* A fail-safe that came meanwhile makes the request one that nobody may answer (I3). */
@@ -103,38 +108,38 @@ int tpm_sign(host_t *h, uint8_t sig[64], const uint8_t *msg, size_t len)
     int err = idle ? tpm_ask(t, sign_now) : -1;
     if (!err)
         memcpy(sig, t->sig, 64);
-    if (err && !t->failing)
-        fprintf(stderr, "guard: no request can be signed: %s\n", t->why);
-    if (!err && t->failing)
-        fprintf(stderr, "guard: TPM %s: signs again\n", t->place);
-    t->failing = err != 0;
+    tpm_tell(t, err, &t->failing, "no request can be signed", "signs again");
     pthread_mutex_unlock(&t->lock);
     return err || generation != __atomic_load_n(&h->q.generation, __ATOMIC_SEQ_CST) ? QSAFP_E_KEY : 0;
 }
 
-typedef struct { uint8_t pk[64], file[QSAFP_TPM_KEY_MAX]; size_t n; } made_t;
-
-static int create_key(struct tpm *t)
+int tpm_make(struct tpm *t, const tpm_kind_t *kind, tpm_made_t *m)
 {
-    made_t *m = t->arg;
     blob_t sensitive, template, none = {0};
     void *priv = 0, *pub = 0;
+    char step[40];
+    snprintf(step, sizeof step, "making the %s", kind->what);
     GET(t->f.get_sensitive, &sensitive, TPM_EMPTY);
-    GET(t->f.get_public, &template, SIGNING);
-    if (tpm_link(t))
+    (void)tpm_get(t->f.get_public, &template, kind->template, kind->template_len, &(size_t){0});
+    if (tpm_open(t) || tpm_storage(t, kind->hierarchy))
         return -1;
     rc_t rc = t->f.create(t->esys, t->primary, PASSWORD, NONE, NONE, &sensitive, &template, &none, &none, &priv, &pub, 0, 0, 0);
     if (rc)
-        return tpm_failed(t, "making the device key", rc);
-    bool ok = point(t, pub, m->pk) && t->f.put_public(pub, m->file, sizeof m->file, &m->n) == 0 && t->f.put_private(priv, m->file, sizeof m->file, &m->n) == 0;
+        return tpm_failed(t, step, rc);
+    bool ok = point(t, kind, pub, m->pk) && t->f.put_public(pub, m->file, sizeof m->file, &m->n) == 0 && t->f.put_private(priv, m->file, sizeof m->file, &m->n) == 0;
     t->f.free(priv);
     t->f.free(pub);
     return ok ? 0 : tpm_broken(t, "it made a key of another kind");
 }
 
+static int create_key(struct tpm *t)
+{
+    return tpm_make(t, &DEVICE, t->arg);
+}
+
 int qsafp_tpm_create(const char *place, uint8_t pk[64], uint8_t *file, size_t *n, char *why, size_t why_len)
 {
-    static made_t m; /* a TPM that hangs may write to it after this returned */
+    static tpm_made_t m; /* a TPM that hangs may write to it after this returned */
     m.n = 0;
     int err = tpm_once(place, create_key, &m, why, why_len);
     if (err)
@@ -145,18 +150,32 @@ int qsafp_tpm_create(const char *place, uint8_t pk[64], uint8_t *file, size_t *n
     return 0;
 }
 
-int tpm_open_key(struct tpm *t)
+int tpm_parse(struct tpm *t, const tpm_kind_t *kind, tpm_blobs_t *b, const uint8_t *file, size_t n)
 {
-    const host_t *h = t->host;
-    uint8_t file[QSAFP_TPM_KEY_MAX], pk[64];
+    uint8_t pk[64];
+    char why[120];
     size_t at = 0;
-    int fd = openat(h->store.dir_fd, "device.tpm", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    snprintf(why, sizeof why, "%s in state_dir is missing or damaged; restore it, or enrol again", kind->file);
+    bool ok = tpm_get(t->f.get_public, &b->pub, file, n, &at) && tpm_get(t->f.get_private, &b->priv, file, n, &at);
+    return ok && at == n && point(t, kind, &b->pub, pk) ? 0 : tpm_broken(t, why);
+}
+
+int tpm_read(struct tpm *t, const tpm_kind_t *kind, tpm_blobs_t *b)
+{
+    uint8_t file[QSAFP_TPM_KEY_MAX];
+    int fd = openat(t->host->store.dir_fd, kind->file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     ssize_t n = fd < 0 ? -1 : read(fd, file, sizeof file);
     if (fd >= 0)
         close(fd);
-    if (n <= 0 || !tpm_get(t->f.get_public, &t->pub, file, (size_t)n, &at) || !tpm_get(t->f.get_private, &t->priv, file, (size_t)n, &at) || at != (size_t)n)
-        return tpm_broken(t, "device.tpm in state_dir is missing or damaged; restore it, or enrol again");
-    if (!point(t, &t->pub, pk) || memcmp(pk, h->o->device_pk, sizeof pk) != 0)
+    return tpm_parse(t, kind, b, file, n > 0 ? (size_t)n : 0);
+}
+
+int tpm_open_key(struct tpm *t)
+{
+    uint8_t pk[64];
+    if (tpm_read(t, &DEVICE, &t->key_blobs))
+        return -1;
+    if (!point(t, &DEVICE, &t->key_blobs.pub, pk) || memcmp(pk, t->host->o->device_pk, sizeof pk) != 0)
         return tpm_broken(t, "device.tpm in state_dir is not the key in device.pub: replaced; restore both, or enrol again");
-    return load_key(t);
+    return tpm_load_key(t);
 }
