@@ -50,7 +50,7 @@ def _checked(kept: Path) -> Path:
     return kept
 
 
-def folder() -> Path:
+def fetch() -> Path:
     """Return the folder with monocypher.c and monocypher.h, fetched if it is not in the cache; raises FetchError."""
     kept = CACHE / f"monocypher-{VERSION}"
     if kept.is_dir():
@@ -75,6 +75,6 @@ def folder() -> Path:
 
 if __name__ == "__main__":
     try:
-        print(folder())
+        print(fetch())
     except FetchError as no:
         sys.exit(f"FAIL {no}")
