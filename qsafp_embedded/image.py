@@ -38,7 +38,7 @@ class RootKey:
     @classmethod
     def from_secret(cls, secret: bytes) -> RootKey:
         """Make both keys of a 32-byte secret: the seed of each is the SHA-256 of a label and the secret."""
-        ed, ml = (sha256(b"qsafp/1/root/" + name + secret) for name in (b"ed25519", b"ml-dsa-65"))
+        ed, ml = (sha256(b"qsafp/1/image-key/" + name + secret) for name in (b"ed25519", b"ml-dsa-65"))
         return cls(keys.Ed25519Key.from_seed(ed), keys.MLDSA65Key.from_seed(ml))
 
     @classmethod

@@ -120,7 +120,7 @@ HOSTILE = ["", "-", "--", "--json", "--dir", "é", "-1", "9" * 400, "--index", "
 
 def test_whatever_is_typed_gets_one_line_and_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(1)
-    safe = [p for p in ENDS if p[0] not in ("run", "test", "keygen")]
+    safe = [p for p in ENDS if p[0] not in ("run", "test", "keygen") and p != ("image", "keygen")]
     seen = 0
     for _ in range(400):
         said = [*rng.choice(safe), *rng.choices(HOSTILE, k=rng.randrange(4)), "--dir", str(tmp_path)]
