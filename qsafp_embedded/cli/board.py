@@ -7,11 +7,13 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import ConfigError
 from ..guard import config as guard
 from ..hardware import board, gpio
 from ..hardware.board import LINES, Board, Line
 from .common import Commands, command, emit, group, home_of
 from .doctor import Finding, report
+from .wiring import Stopped, wire
 
 __all__ = ["add"]
 
@@ -30,12 +32,14 @@ SIMULATED = "simulated: no real line; the levels are in `pins` and `pins.trace` 
 
 
 def add(commands: Commands) -> None:
-    """Add ``board list|show|check``."""
+    """Add ``board list|show|check|wire``."""
     board_ = group(commands, "board", "the boards and their pins", "qsafp board show raspberry_pi_5")
     command(board_, "list", _list, "list the boards that are shipped", "qsafp board list")
     p = command(board_, "show", _show, "show which line is which", "qsafp board show raspberry_pi_5")
     p.add_argument("board", metavar="BOARD", help="a name that list shows, or the path of a board.toml")
     p = command(board_, "check", _check, "look whether this device has the lines, and who holds them", "qsafp board check raspberry_pi_5")
+    p.add_argument("board", metavar="BOARD", nargs="?", default="", help="default: the one of the guard's configuration")
+    p = command(board_, "wire", _wire, "wire an LED and a button, step by step, and try them", "qsafp board wire raspberry_pi_5")
     p.add_argument("board", metavar="BOARD", nargs="?", default="", help="default: the one of the guard's configuration")
 
 
@@ -68,6 +72,17 @@ def _configured(args: argparse.Namespace) -> Board:
 
 def _check(args: argparse.Namespace) -> int:
     return report(args, list(_findings(_configured(args))))
+
+
+def _wire(args: argparse.Namespace) -> int:
+    b = _configured(args)
+    if b.simulated:
+        raise ConfigError("the simulated board has no pins to wire; give one that qsafp board list knows")
+    try:
+        return wire(b)
+    except Stopped:
+        print("Stopped.  LEASE_VALID is low and free again.")
+        return 1
 
 
 def _findings(b: Board) -> Iterator[Finding]:
@@ -106,11 +121,11 @@ def _line(name: str, line: Line, chips: list[gpio.Chip]) -> Finding:
         return Finding(name, None, "this board has none")
     if not chips:
         return Finding(name, False, f"no chip is labelled {line.chip}", "is this the board? else write a board.toml with a label above")
-    for found in gpio.lines(chips[0]):
-        if found.name == line.name if line.name else found.offset == line.offset:
-            if found.consumer is None:
-                return Finding(name, True, f"{line}: free")
-            ours = found.consumer == f"qsafp {name}"
-            remedy = "" if ours else "free it, or choose another line in a board.toml of your own"
-            return Finding(name, ours, f'{line}: held by "{found.consumer}"', remedy)
-    return Finding(name, False, f"{line}: there is no such line", "choose another one in a board.toml of your own")
+    found = gpio.find(chips[0], line.name, line.offset)
+    if found is None:
+        return Finding(name, False, f"{line}: there is no such line", "choose another one in a board.toml of your own")
+    if found.consumer is None:
+        return Finding(name, True, f"{line}: free")
+    ours, who = found.consumer == f"qsafp {name}", gpio.holder(chips[0], found.offset)
+    remedy = "" if ours else "free it, or choose another line in a board.toml of your own"
+    return Finding(name, ours, f'{line}: held by "{found.consumer}"{who and f", {who}"}', remedy)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-__all__ = ["Chip", "LineInfo", "Request", "chips", "holder", "lines"]
+__all__ = ["Chip", "LineInfo", "Request", "chips", "find", "holder", "lines"]
 
 DEV = Path("/dev")
 PROC = Path("/proc")
@@ -87,6 +87,11 @@ def lines(chip: Chip) -> Iterator[LineInfo]:
             yield LineInfo(offset, _text(name), _text(consumer) if flags & USED else None)
     finally:
         os.close(fd)
+
+
+def find(chip: Chip, name: str, offset: int) -> LineInfo | None:
+    """The line of that name, or of that offset if ``name`` is empty; None if there is none.  Raises OSError."""
+    return next((line for line in lines(chip) if (line.name == name if name else line.offset == offset)), None)
 
 
 def holder(chip: Chip, offset: int) -> str:

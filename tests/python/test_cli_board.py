@@ -69,6 +69,19 @@ def test_a_line_of_ours_is_well_and_one_of_others_names_them(pi: Pi, capsys: pyt
     assert (found["FAILSAFE"]["ok"], found["FAILSAFE"]["seen"]) == (False, 'pinctrl-rp1 GPIO27: held by "fan"')
 
 
+def test_who_holds_a_line_is_named_with_its_process(
+    pi: Pi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for pid, offset in ((41, 17), (42, 27)):
+        (tmp_path / f"{pid}/fdinfo").mkdir(parents=True)
+        (tmp_path / f"{pid}/comm").write_text("fand\n")
+        (tmp_path / f"{pid}/fdinfo/3").write_text(f"pos:\t0\ngpio-chip:\tgpiochip4\ngpio-line:\t{offset}\n")
+    (tmp_path / "43/fdinfo/3").mkdir(parents=True)  # what cannot be read
+    monkeypatch.setattr(gpio, "PROC", tmp_path)
+    pi.held = {"GPIO27": "fan"}
+    assert check(capsys, "raspberry_pi_5")[1]["FAILSAFE"]["seen"] == 'pinctrl-rp1 GPIO27: held by "fan", fand (pid 42)'
+
+
 def test_our_lease_valid_on_the_line_of_another_is_no_good(pi: Pi, capsys: pytest.CaptureFixture[str]) -> None:
     pi.held = {"GPIO27": "qsafp LEASE_VALID"}
     assert check(capsys, "raspberry_pi_5")[0] == 1
