@@ -506,7 +506,7 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
         o.policy_ms[i] = d["policy_ms"][i]
     o.duration_ms, o.stale_after_ms, o.tick_ms, o.drain_ms = d["duration_ms"], d["stale_after_ms"], d["tick_ms"], d["drain_ms"]
     o.level, o.linger_ms, o.evidence_max, o.agent_uid = d["level"], d["linger_ms"], d["evidence_max"], d["agent_uid"]
-    o.degrade, o.watchdog_s, o.uart_baud = d["degrade"], d["watchdog_s"], d["uart_baud"]
+    o.degrade, o.watchdog_s, o.uart_baud, o.quote_pcrs = d["degrade"], d["watchdog_s"], d["uart_baud"], d["quote_pcrs"]
     strings = [d["run_dir"].encode(), d["state_dir"].encode(), d["sodium"].encode(), d["board"].encode(), d["set"]]
     o.run_dir, o.state_dir, o.sodium, o.board, o.set_doc = strings
     o.set_len = len(strings[4])
@@ -529,6 +529,35 @@ def tpm_create(str place not None):
     if c.qsafp_tpm_create(place.encode(), pk, file, &n, why, sizeof(why)):
         raise QsafpError(why.decode())
     return take(pk, 64), take(file, n)
+
+
+def tpm_attest(str place not None, uint32_t pcrs):
+    """Make an attestation key in a TPM.
+
+    Returns: x || y of it and of the endorsement key, whose certificate (DER, or empty), the content of attest.tpm, and what the PCRs
+    of the bits ``pcrs`` hold, by number.  Raises: QsafpError.
+    """
+    cdef c.qsafp_attest_t a
+    cdef char why[256]
+    a.pcrs = pcrs
+    if c.qsafp_tpm_attest(place.encode(), &a, why, sizeof(why)):
+        raise QsafpError(why.decode())
+    values = {i: take(a.pcr[i], 32) for i in range(24) if pcrs >> i & 1}
+    return take(a.ak, 64), take(a.ek, 64), take(a.certificate, a.certificate_len), take(a.file, a.file_len), values
+
+
+def tpm_activate(str place not None, bytes file not None, bytes challenge not None):
+    """Open an enroller's challenge to the key of attest.tpm; returns its secret, 32 bytes.  Raises: FormatError, QsafpError."""
+    cdef c.qsafp_activate_t a
+    cdef char why[256]
+    a.file_len, a.challenge_len = len(file), len(challenge)
+    if a.file_len > sizeof(a.file) or a.challenge_len > sizeof(a.challenge):
+        raise FormatError("attest.tpm or the challenge is longer than any")
+    memcpy(a.file, <const uint8_t *> file, a.file_len)
+    memcpy(a.challenge, <const uint8_t *> challenge, a.challenge_len)
+    if c.qsafp_tpm_activate(place.encode(), &a, why, sizeof(why)):
+        raise QsafpError(why.decode())
+    return take(a.secret, 32)
 
 
 def guard_create(dict options not None):

@@ -191,8 +191,24 @@ cdef extern from "guard.h" nogil:
         uint32_t agent_uid
         uint32_t watchdog_s
         uint32_t uart_baud
+        uint32_t quote_pcrs
     enum:
         QSAFP_TPM_KEY_MAX
+    ctypedef struct qsafp_attest_t:
+        uint32_t pcrs
+        uint8_t ak[64]
+        uint8_t ek[64]
+        uint8_t file[1024]
+        uint8_t certificate[4096]
+        uint8_t pcr[24][32]
+        size_t file_len, certificate_len
+    int qsafp_tpm_attest(const char *place, qsafp_attest_t *a, char *why, size_t why_len)
+    ctypedef struct qsafp_activate_t:
+        uint8_t file[1024]
+        uint8_t challenge[512]
+        uint8_t secret[32]
+        size_t file_len, challenge_len
+    int qsafp_tpm_activate(const char *place, qsafp_activate_t *a, char *why, size_t why_len)
     int qsafp_tpm_create(const char *place, uint8_t *pk, uint8_t *file, size_t *n, char *why, size_t why_len)
     int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t *log_id, char *why, size_t why_len)
     int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)

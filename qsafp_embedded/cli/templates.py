@@ -65,6 +65,7 @@ linger_ms = 60000  # how long the pins are held at their safe levels after the g
 evidence_mb = 64  # room for leases and refusals kept as evidence
 on_log_full = "close"  # or "degrade(n)": stay open while at most n records wait for the disk or were lost, each counted
 device_key = "file"  # or "tpm:/dev/tpmrm0": made in that TPM when the device is enrolled, never out of it
+quote_pcrs = []  # PCRs of that TPM, such as [0, 2, 4, 7]: requests come with a quote of them, and leases state level 3
 log = "file"  # or "spi:/dev/spidev0.0" (NOR flash), or "i2c:/dev/i2c-1@0x50,32768" (EEPROM of so many bytes)
 log_live_min = 1000  # a log that holds fewer records refuses the start
 board = "simulated"  # "simulated" drives no real line and says so everywhere; qsafp board list knows others
@@ -72,7 +73,7 @@ watchdog = ""  # such as "/dev/watchdog0": fed while the deadline is kept; the b
 watchdog_s = 15  # its timeout
 uart = ""  # a serial device that takes commands as ctl.sock does: this guard is another board's coprocessor
 uart_baud = 115200  # its speed, one of 9600 to 921600
-level = 1  # isolation level that leases state (docs: capability descriptors)
+level = 1  # isolation level that leases state, 0 to 2 on the guard's word; 3 with quote_pcrs
 agent_uid = -1  # user id that may command this guard beside root; -1 is the user the guard runs as
 """
 

@@ -25,6 +25,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     p.add_argument("--config", type=Path, required=True, metavar="guard.toml")
     p.add_argument("--init", action="store_true", help="make ueid, keys and the first record, print the public enrolment, and end")
+    p.add_argument("--activate", type=Path, metavar="FILE", help="answer the enroller's challenge to the TPM in FILE, and end")
     p.add_argument("--k0", type=Path, metavar="FILE", help="with --init: where the auditor's seal key goes (default: k0 beside state_dir)")
     p.add_argument("--erase-log", action="store_true", help="with --init: erase the flash or EEPROM that guard.toml names first")
     return p.parse_args(argv)
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         settings = config.load(args.config)
         if args.init:
             print(json.dumps(enrol.enrol(settings, k0=args.k0 or settings.state_dir.parent / "k0", erase_log=args.erase_log)))
+        elif args.activate:
+            print(json.dumps(enrol.activate(settings, args.activate.read_bytes())))
         else:
             _become(enrol.options(settings), sys.argv[1:] if argv is None else argv)
     except (QsafpError, OSError) as no:

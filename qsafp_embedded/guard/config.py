@@ -19,6 +19,7 @@ from ..wire import BAUDS
 __all__ = ["DEFAULTS", "GuardConfig", "LogPlace", "load", "log_place", "model_hash"]
 
 MONTH_MS = 31 * 24 * 3600 * 1000
+CLAIMED_MAX, ATTESTED, PCRS = 2, 3, 24  # as in quote.py, which imports more than a guard has
 
 # Every key of guard.toml; a type marks one that must be given.
 DEFAULTS: dict[str, Any] = {
@@ -39,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "linger_ms": 60_000,  # the pin holder's life after the guard's death
     "evidence_mb": 64,
     "device_key": "file",  # or "tpm:/dev/tpmrm0", or "tpm:" and another TCTI, such as "tpm:swtpm:host=127.0.0.1,port=2321"
+    "quote_pcrs": [],  # PCRs of that TPM, such as [0, 2, 4, 7]: every request comes with a quote of them, and leases state level 3
     "log": "file",  # or "spi:/dev/spidevB.C[@HZ]" (NOR flash), or "i2c:/dev/i2c-N@ADDRESS,BYTES[,PAGE]" (EEPROM)
     "log_live_min": 1_000,  # fewer records on hand refuse the start: a smaller part must be asked for
     "on_log_full": "close",  # or "degrade(n)": go on while at most n records wait for the disk or were lost, each counted on record
@@ -47,12 +49,12 @@ DEFAULTS: dict[str, Any] = {
     "watchdog_s": 15,
     "uart": "",  # a serial line that takes commands as ctl.sock does: this guard is another board's coprocessor
     "uart_baud": 115_200,
-    "level": 1,  # isolation level the guard claims (requirements CD-5)
+    "level": 1,  # isolation level the guard claims (requirements CD-5), 0 to 2; with quote_pcrs it is 3
     "agent_uid": -1,  # who may use ctl.sock beside root and the guard's own user
 }
 
 TOLD_AS_THEY_ARE = (
-    *("duration_ms", "stale_after_ms", "tick_ms", "drain_ms", "linger_ms", "level"),
+    *("duration_ms", "stale_after_ms", "tick_ms", "drain_ms", "linger_ms"),
     *("log_live_min", "watchdog", "watchdog_s", "uart", "uart_baud"),
 )
 
@@ -81,6 +83,7 @@ class GuardConfig:
     log: LogPlace
     tpm: str  # the TCTI configuration of the TPM that has the device key; empty: a file has it
     degrade: int  # records that may be lost before the gate closes
+    quote_pcrs: int  # a bit each
 
     def options(self) -> dict[str, Any]:
         """The numbers and strings of qsafp_guard_options_t; keys and set document are added by the caller."""
@@ -96,6 +99,8 @@ class GuardConfig:
             "evidence_max": v["evidence_mb"] << 20,
             "degrade": self.degrade,
             "tpm": self.tpm,
+            "quote_pcrs": self.quote_pcrs,
+            "level": ATTESTED if self.quote_pcrs else v["level"],
             "log": tuple(self.log),
             "agent_uid": uid,
             **{key: v[key] for key in TOLD_AS_THEY_ARE},
@@ -108,6 +113,14 @@ def model_hash(path: Path) -> bytes:
         return sha256(path.read_bytes())
     except OSError as why:
         raise ConfigError(f"model {path}: {why.strerror}") from why
+
+
+def _quote_pcrs(listed: list[Any], tpm: str, where: str) -> int:
+    if not all(type(n) is int and 0 <= n < PCRS for n in listed) or len(set(listed)) != len(listed):
+        raise ConfigError(f"{where}: quote_pcrs = {listed} is no list of PCRs, each 0 to {PCRS - 1} and once")
+    if listed and not tpm:
+        raise ConfigError(f'{where}: quote_pcrs needs a TPM: device_key = "tpm:/dev/tpmrm0"')
+    return sum(1 << n for n in listed)
 
 
 def _degrade(policy: str, where: str) -> int:
@@ -165,8 +178,10 @@ def _limits(v: dict[str, Any], where: str) -> None:
         ("evidence_mb", 1, 1 << 20),
         ("log_live_min", 32, 1008),
         ("watchdog_s", max(2, v["stale_after_ms"] * 2 // 1000), 3600),
-        ("level", 0, 6),
+        ("level", 0, CLAIMED_MAX),
     )
+    if v["level"] > CLAIMED_MAX:
+        raise ConfigError(f"{where}: level = {v['level']} is above {CLAIMED_MAX}; 3 comes with quote_pcrs, and no more is verified")
     for key, low, high in rules:
         if not low <= v[key] <= high:
             raise ConfigError(f"{where}: {key} = {v[key]} is outside {low}..{high}")
@@ -201,6 +216,7 @@ def load(path: Path) -> GuardConfig:
         found = board.load(v["board"], base)
     except ConfigError as why:
         raise ConfigError(f"{path}: {why}") from why
+    tpm = _tpm(v["device_key"], where)
     return GuardConfig(
         values=v,
         run_dir=base / v["run_dir"],
@@ -209,6 +225,7 @@ def load(path: Path) -> GuardConfig:
         model=_model(v, base, where),
         board=found,
         log=log_place(v["log"], where),
-        tpm=_tpm(v["device_key"], where),
+        tpm=tpm,
+        quote_pcrs=_quote_pcrs(v["quote_pcrs"], tpm, where),
         degrade=_degrade(v["on_log_full"], where),
     )

@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._core import guard_create, tpm_create
+from .._core import guard_create, tpm_activate, tpm_attest, tpm_create
 from ..errors import ConfigError
 from ..keyfile import read_secret, write_secret
 from .config import GuardConfig
 
-__all__ = ["enrol", "options"]
+__all__ = ["activate", "enrol", "options"]
 
 
 def _sodium_path() -> str:
@@ -94,14 +94,47 @@ def _device_key(state: Path, tpm: str) -> tuple[str, bytes]:
         write_secret(state / "device.key", "device", seed)
         return "ed25519", _secret_key(seed)[32:]
     public, blobs = tpm_create(tpm)
-    with os.fdopen(os.open(state / "device.tpm", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(blobs)
-        file.flush()
-        os.fsync(file.fileno())
+    _keep(state / "device.tpm", blobs)
     return "esp256", public
 
 
-def enrol(config: GuardConfig, *, k0: Path, erase_log: bool = False) -> dict[str, str]:
+def _keep(path: Path, blobs: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(blobs)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _attestation(state: Path, config: GuardConfig) -> dict[str, Any]:
+    """Make the attestation key, and say what an enroller must know of it and what the PCRs hold now; nothing without quote_pcrs."""
+    if not config.quote_pcrs:
+        return {}
+    ak, ek, certificate, blobs, values = tpm_attest(config.tpm, config.quote_pcrs)
+    _keep(state / "attest.tpm", blobs)
+    pcrs = {str(n): value.hex() for n, value in values.items()}
+    return {"attestation": {"ak": ak.hex(), "ek": ek.hex(), "ek_certificate": certificate.hex(), "pcrs": pcrs}}
+
+
+def activate(config: GuardConfig, challenge: bytes) -> dict[str, str]:
+    """Answer an enroller's challenge (``qsafp attest challenge``): only this TPM can, and only for this attestation key.
+
+    Raises: ConfigError if there is no such key here or the challenge is another device's, QsafpError if the TPM does not open it.
+    """
+    try:
+        said = json.loads(challenge)
+        ueid, blob = str(said["ueid"]), bytes.fromhex(said["challenge"])
+    except (ValueError, KeyError, TypeError) as why:
+        raise ConfigError("--activate: no challenge; have the enroller make one: qsafp attest challenge") from why
+    try:
+        ours, key = (config.state_dir / "ueid").read_text().strip(), (config.state_dir / "attest.tpm").read_bytes()
+    except OSError as why:
+        raise ConfigError(f"{config.state_dir}: enrolled without quote_pcrs: there is no attestation key") from why
+    if ueid != ours:
+        raise ConfigError(f"--activate: the challenge is for device {ueid[:16]}…, this is {ours[:16]}…")
+    return {"ueid": ours, "secret": tpm_activate(config.tpm, key, blob).hex()}
+
+
+def enrol(config: GuardConfig, *, k0: Path, erase_log: bool = False) -> dict[str, Any]:
     """Make ueid, keys, K_0 and record 0; returns the public enrolment, also written beside the state directory.
 
     Args: k0: where the first seal key goes, 0600: hand it to the auditor; the guard keeps only what evolves from it.
@@ -115,12 +148,14 @@ def enrol(config: GuardConfig, *, k0: Path, erase_log: bool = False) -> dict[str
     state.mkdir(parents=True, mode=0o700)
     seal = secrets.token_bytes(32)
     kind, key = _device_key(state, config.tpm)
+    attested = _attestation(state, config)
     ueid = b"\x01" + secrets.token_bytes(32)
     write_secret(state / "nonce.key", "nonce", secrets.token_bytes(32))
     (state / "device.pub").write_text(key.hex() + "\n")
     (state / "ueid").write_text(ueid.hex() + "\n")
     log_id = guard_create({**_common(replace(config, state_dir=state)), "seal_key": seal, "log_erase": int(erase_log)})
-    public = {"lease": config.values["lease"], "ueid": ueid.hex(), "key": key.hex(), "key_type": kind, "log_id": log_id.hex()}
+    names = {"lease": config.values["lease"], "ueid": ueid.hex()}
+    public = {**names, "key": key.hex(), "key_type": kind, "log_id": log_id.hex(), **attested}
     write_secret(k0, "seal", seal)
     state.rename(config.state_dir)
     _write(state.parent / "enrolment.json", json.dumps(public, indent=1) + "\n")

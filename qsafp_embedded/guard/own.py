@@ -58,7 +58,7 @@ class OwnGuard:
     policed = SELF_POLICED
 
     def __init__(self, path: Path) -> None:
-        self._core = SelfGuard({**enrol.options(config.load(path)), "level": 0})
+        self._core = SelfGuard({**enrol.options(config.load(path)), "level": 0, "quote_pcrs": 0})
         self._held: list[socket.socket] = []
 
     def __repr__(self) -> str:
