@@ -55,7 +55,12 @@ static int count_reset(host_t *h)
         return -1;
     (void)!slots_load(w->file, &s, sizeof s, &w->saves); /* none yet, or torn: counts from the start */
     w->resets = s.resets + (s.armed[0] && memcmp(boot, s.armed, sizeof boot) != 0);
-    return w->resets == s.resets ? 0 : save(h, false);
+    if (w->resets == s.resets)
+        return 0;
+    qsafp_record_t r = {.event = QSAFP_EVENT_ANOMALY, .reason = QSAFP_REASON_ANOMALY};
+    memcpy(r.data, &w->resets, sizeof w->resets);
+    (void)!qsafp_note(&h->q, &r); /* a log that fails closes the gate by itself */
+    return save(h, false);
 }
 
 /* The magic close: the driver stops it, unless it was built never to. */
