@@ -27,7 +27,7 @@ typedef struct {
     uint32_t size;  /* bytes */
     uint32_t security_version;
     uint32_t slot; /* 0 or 1 */
-    uint32_t zero;
+    uint32_t counter; /* security version below which none of this kind boots, as read at this reset */
     uint8_t sha256[32]; /* of the bytes in memory; the monitor's is the measurement in lease requests */
 } qsafp_boot_image_t;
 
@@ -35,8 +35,8 @@ typedef struct {
     uint32_t magic;
     uint16_t version;
     uint16_t bytes; /* of the whole table */
-    uint32_t board;
-    uint32_t counter; /* security version below which nothing boots, as read at this reset */
+    uint32_t board; /* qsafp_board_t */
+    uint32_t zero;
     qsafp_boot_image_t monitor, payload;
 
     /* As in qsafp_hash.h, qsafp_mldsa65.h and qsafp_ed25519_edge.h. */
@@ -55,8 +55,8 @@ typedef struct {
     int (*ed25519_verify)(const uint8_t sig[64], const uint8_t pk[32], const uint8_t *msg, size_t len);
     void (*ed25519_public)(uint8_t pk[32], const uint8_t seed[32]);
     void (*ed25519_sign)(uint8_t sig[64], const uint8_t secret[64], const uint8_t *msg, size_t len);
-    /* Raises the counter to the running monitor's security version: to be called once it has obtained a lease.  0 if the counter
-     * reads back as that or more, QSAFP_E_STORE if not. */
+    /* Raises both counters to the security versions of what runs: to be called once a lease was obtained.  0 if they read back as
+     * that or more, QSAFP_E_STORE if not. */
     int (*counter_raise)(void);
 } qsafp_boot_table_t;
 
