@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Command frames from the line and from the payload; what the payload was caught at (HW-5, HW-14). */
+#include "monitor.h"
+
+enum { RECORDS_PER_S = 10, SILENCE_NS = 100000000 };
+
+static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static void set(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+
+/* ---- on the core that called ---- */
+
+qsafp_status_t call_validate(void)
+{
+    if (qsafp_gate_check_ns(&gate_page, monitor_port.now_ns(&m)))
+        return QSAFP_STATUS_VALID;
+    uint32_t status = get(&gate_page.status);
+    return status == QSAFP_STATUS_VALID ? QSAFP_STATUS_EXPIRED : (qsafp_status_t)status; /* the timer has not said so yet */
+}
+
+/* Stands still until the monitor's core has answered; counts as parked meanwhile if it must. */
+static result_t post(core_t *c, uint32_t call)
+{
+    set(&c->call, call);
+    arch_poke(0);
+    while (get(&c->call)) {
+        if (get(&m.contain))
+            core_still(c);
+        __asm__ volatile("" : : : "memory");
+    }
+    return (result_t){c->err, c->value};
+}
+
+/* arg: frame, its length, room for the answer, its length. */
+result_t call_frame(core_t *c, const uint64_t arg[4])
+{
+    if (arg[1] > FRAME_BYTES || arg[3] < 5 + QSAFP_FRAME_MAX + 2)
+        return (result_t){CALL_BAD_ARGUMENT, 0};
+    if (arch_copy_in(c->frame, arg[0], arg[1]))
+        return (result_t){CALL_BAD_ADDRESS, 0};
+    c->arg[0] = arg[1];
+    result_t r = post(c, CALL_FRAME);
+    if (!r.err && arch_copy_out(arg[2], c->frame, r.value))
+        r.err = CALL_BAD_ADDRESS;
+    return r;
+}
+
+result_t call_checkpoint(core_t *c, uint64_t base, uint64_t bytes)
+{
+    if (base < PAYLOAD_RAM || base >= RAM_END || !bytes || bytes > CHECKPOINT_BYTES || bytes > RAM_END - base)
+        return (result_t){CALL_BAD_ARGUMENT, 0};
+    c->arg[0] = base;
+    c->arg[1] = bytes;
+    return post(c, CALL_CHECKPOINT);
+}
+
+void report(core_t *c, const report_t *what)
+{
+    if (c->put - get(&c->told) == REPORTS) {
+        c->lost++;
+        return;
+    }
+    c->report[c->put % REPORTS] = *what;
+    set(&c->put, c->put + 1);
+    arch_poke(0);
+}
+
+/* ---- on the monitor's core ---- */
+
+/* SPEC: HW-9 a payload that floods fills neither the log nor the flash's life. */
+static bool may_record(void)
+{
+    uint64_t now = monitor_port.now_ns(&m);
+    if (now - m.budget_ns >= 1000000000u) {
+        m.budget_ns = now;
+        m.budget = RECORDS_PER_S;
+    }
+    if (!m.budget)
+        return false;
+    m.budget--;
+    return true;
+}
+
+static bool writes(const uint8_t *f, size_t n)
+{
+    return n > 4 && (f[1] == QSAFP_OPCODE_LOG_EVENT || (f[1] == QSAFP_OPCODE_RENEW && (f[4] == 0 || f[4] == 3)));
+}
+
+static size_t too_many(uint8_t tag, uint8_t out[7])
+{
+    const uint8_t head[5] = {0xA5, tag, QSAFP_COMMAND_STATUS_RATE_LIMITED, 0, 0};
+    uint16_t crc = qsafp_crc16(head, sizeof head);
+    memcpy(out, head, sizeof head);
+    memcpy(out + 5, &crc, sizeof crc);
+    return 7;
+}
+
+/* An answer kept for one channel's repeat is not given to another. */
+static void command(const void *channel, const uint8_t *frame, size_t n)
+{
+    if (m.channel != channel)
+        m.command.last_len = 0;
+    m.channel = channel;
+    qsafp_command(&m.command, frame, n);
+}
+
+static void answer_frame(core_t *c)
+{
+    size_t n = c->arg[0];
+    if (writes(c->frame, n) && !may_record()) {
+        c->value = too_many(c->frame[0], c->frame);
+        return;
+    }
+    command(c, c->frame, n);
+    memcpy(c->frame, m.command.out, m.command.out_len);
+    c->value = m.command.out_len;
+}
+
+/* The newest one counts; it is hashed where the payload cannot change it any more. */
+static void take_checkpoint(const core_t *c)
+{
+    checkpoint_t *k = &m.checkpoint;
+    k->taken = false;
+    k->base = c->arg[0];
+    k->bytes = c->arg[1];
+    memcpy((void *)CHECKPOINT_BASE, (const void *)k->base, k->bytes);
+    qsafp_sha256(k->hash, (const void *)CHECKPOINT_BASE, k->bytes);
+    k->taken = true;
+}
+
+bool serve_core(core_t *c)
+{
+    uint32_t call = get(&c->call);
+    if (!call)
+        return false;
+    c->err = CALL_OK;
+    c->value = 0;
+    if (call == CALL_FRAME)
+        answer_frame(c);
+    else if (call == CALL_CHECKPOINT)
+        take_checkpoint(c);
+    else
+        c->err = CALL_UNSUPPORTED;
+    set(&c->call, CALL_NONE);
+    return true;
+}
+
+static void send(const uint8_t *frame, size_t n)
+{
+    uint8_t out[ENCODED_BYTES];
+    size_t len = qsafp_cobs_encode(out, frame, n);
+    for (size_t i = 0; i < len; i++)
+        board_line_put(out[i]);
+    board_line_put(0);
+}
+
+static void whole(void)
+{
+    size_t n = 0;
+    uint8_t frame[ENCODED_BYTES];
+    if (qsafp_cobs_decode(frame, &n, m.line, m.line_have))
+        n = 0; /* no frame: the checksum of nothing is wrong too */
+    m.line_have = 0;
+    command(&m.line, frame, n);
+    send(m.command.out, m.command.out_len);
+}
+
+bool serve_line(void)
+{
+    bool any = false;
+    for (int byte = board_line_get(); byte >= 0; byte = board_line_get()) {
+        uint64_t now = monitor_port.now_ns(&m);
+        if (now - m.line_ns > SILENCE_NS)
+            m.line_have = 0;
+        m.line_ns = now;
+        any = true;
+        if (byte && m.line_have < sizeof m.line)
+            m.line[m.line_have++] = (uint8_t)byte;
+        else if (!byte && m.line_have)
+            whole();
+    }
+    return any;
+}
+
+/* ANOMALY, reason TAMPER: core, cause, instruction, address, and how many more there were. */
+static void tell_report(core_t *c, const report_t *what)
+{
+    qsafp_record_t r = {.event = QSAFP_EVENT_ANOMALY, .reason = QSAFP_REASON_TAMPER};
+    r.data[0] = (uint8_t)(c - m.core);
+    memcpy(r.data + 8, what, sizeof *what);
+    memcpy(r.data + 32, &c->lost, sizeof c->lost);
+    c->lost = 0;
+    monitor_note(&r);
+}
+
+bool tell_reports(void)
+{
+    bool any = false;
+    for (unsigned i = 1; i < CORES; i++) {
+        core_t *c = &m.core[i];
+        while (c->told != get(&c->put) && may_record()) {
+            tell_report(c, &c->report[c->told % REPORTS]);
+            set(&c->told, c->told + 1);
+            any = true;
+        }
+    }
+    return any;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* SPI NOR flash behind board_spi: log and state of the monitor (HW-8).  Offsets are bytes from the start of the part. */
+#ifndef QSAFP_NOR_H
+#define QSAFP_NOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { NOR_SECTOR = 4096, NOR_PAGE = 256 };
+
+/* 0, or QSAFP_E_STORE when it takes too long or reads back as something else. */
+int nor_read(uint32_t at, void *buf, uint32_t len);
+int nor_prog(uint32_t at, const void *buf, uint32_t len); /* within erased bytes */
+int nor_erase(uint32_t at);                               /* one sector */
+
+/* store.c: the port's */
+int log_read(void *ctx, uint32_t off, void *buf, uint32_t len);
+int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len);
+int log_erase(void *ctx, uint32_t sector);
+int log_sync(void *ctx);
+int state_read(void *ctx, void *buf, uint32_t len);
+int state_write(void *ctx, const void *buf, uint32_t len);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Log and state on NOR flash: a power cut at any operation leaves the state before or after it (HW-8). */
+#include "monitor.h"
+#include "nor.h"
+
+enum { RING_BYTES = QSAFP_LOG_SLOTS * QSAFP_RECORD_BYTES };
+
+/* ---- log ---- */
+
+int log_read(void *ctx, uint32_t off, void *buf, uint32_t len)
+{
+    (void)ctx;
+    return off > RING_BYTES || len > RING_BYTES - off ? QSAFP_E_STORE : nor_read(LOG_OFF + off, buf, len);
+}
+
+int log_erase(void *ctx, uint32_t sector)
+{
+    (void)ctx;
+    return sector >= RING_BYTES / NOR_SECTOR ? QSAFP_E_STORE : nor_erase(LOG_OFF + sector * NOR_SECTOR);
+}
+
+int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len)
+{
+    (void)ctx;
+    return off > RING_BYTES || len > RING_BYTES - off ? QSAFP_E_STORE : nor_prog(LOG_OFF + off, buf, len);
+}
+
+int log_sync(void *ctx)
+{
+    (void)ctx;
+    return 0; /* a part that is idle keeps what it has, and every program waited for that */
+}
+
+/* ---- state: two places of one sector, the newer whole one counts; its head is programmed last ---- */
+
+typedef struct { uint32_t count, inverse; } head_t;
+_Static_assert(sizeof(head_t) + sizeof(qsafp_state_t) <= NOR_SECTOR, "a state fits its sector");
+
+static uint32_t place(uint32_t i) { return STATE_OFF + i * NOR_SECTOR; }
+
+static int count_of(uint32_t i, uint32_t *count)
+{
+    head_t h;
+    int err = nor_read(place(i), &h, sizeof h);
+    *count = h.count == ~h.inverse ? h.count : 0;
+    return err;
+}
+
+int state_read(void *ctx, void *buf, uint32_t len)
+{
+    uint32_t count[2];
+    (void)ctx;
+    if (count_of(0, &count[0]) || count_of(1, &count[1]) || (!count[0] && !count[1]))
+        return QSAFP_E_STORE;
+    m.state_place = count[1] > count[0];
+    m.state_count = count[m.state_place];
+    return nor_read(place(m.state_place) + sizeof(head_t), buf, len);
+}
+
+int state_write(void *ctx, const void *buf, uint32_t len)
+{
+    uint32_t to = !m.state_place, count = m.state_count + 1;
+    const head_t h = {count, ~count};
+    (void)ctx;
+    if (nor_erase(place(to)) || nor_prog(place(to) + sizeof h, buf, len) || nor_prog(place(to), &h, sizeof h))
+        return QSAFP_E_STORE;
+    m.state_place = to;
+    m.state_count = count;
+    return 0;
+}

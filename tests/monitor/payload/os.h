@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PAYLOAD_OS_H
+#define PAYLOAD_OS_H
+
+#include "monitor_map.h"
+#include "qsafp.h"
+
+/* The test puts the number of the attack here, and reads what came of it from the words after. */
+#define ORDERS 0x807FF000u
+typedef struct {
+    uint32_t attack;   /* 0: none */
+    uint32_t finished; /* the attack came to its end */
+    uint64_t batches;  /* inferences admitted */
+    uint64_t refused;  /* checks that said no */
+    uint64_t leaked;   /* what an attack read that it should not have */
+    uint64_t moved;    /* what it wrote and read back */
+    uint64_t answers;  /* service calls that were answered */
+    uint64_t odd;      /* answers that should not exist */
+    uint64_t started;  /* times that each hart began, by bits of 32 */
+} orders_t;
+#define orders ((volatile orders_t *)(uintptr_t)ORDERS)
+
+typedef struct { int64_t err; uint64_t value; } sbi_t;
+sbi_t sbi(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+enum { VALIDATE = 0, FRAME = 1, CHECKPOINT = 2 };
+
+extern volatile uint64_t trapped, last_cause;
+extern volatile uint8_t region[4096]; /* what is checkpointed */
+
+bool gate_open(void);
+/* One command; the length of the answer, or the negative error of the call. */
+int64_t frame(uint8_t opcode, const void *payload, size_t n, uint8_t *answer);
+void work(void);
+
+/* attacks.c: on hart 1, and beside it on hart 2 */
+void attack(uint32_t which);
+void help(uint32_t which);
+
+#endif

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The monitor on an emulated board: a lease comes over the line, opens the gate, and its end stops every hart (HW-4, HW-12, HW-13)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import unleashed
+from unleashed import Board, Device, short_dir, until
+
+from qsafp_embedded._core import audit_verify
+from qsafp_embedded._tables import Event, Phase
+
+pytestmark = pytest.mark.skipif(bool(unleashed.absent()), reason=f"not installed: {unleashed.absent()}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    unleashed.build()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_dir() as path:
+        yield path
+
+
+def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(folder: Path) -> None:
+    with Board(Device(duration_ms=5000), folder) as board, board.client() as client:
+        assert until(lambda: board.orders()["refused"]) > 0
+        assert board.orders()["batches"] == 0
+        board.lease(client)
+        until(lambda: board.orders()["finished"])
+        assert client.status().phase == Phase.ACTIVE
+        assert board.pin("LEASE_VALID") == 1
+        until(lambda: client.status().phase == Phase.FAILSAFE and client.status().contained)
+        assert board.pin("LEASE_VALID") == 0
+        assert 1 in board.pins("FAILSAFE")
+        stopped = board.orders()
+        events = [(Event(r["event"]), r["data"][0]) for r in until(lambda: told(board, client))]
+        assert events[-3:] == [(Event.CONTAINMENT, 2), (Event.FAILSAFE_TRIGGERED, events[-2][1]), (Event.CONTAINMENT, 4)]
+        assert board.orders() == stopped
+        raw = list(client.records())
+        audit_verify(b"".join(raw), bytes(32))
+
+
+def told(board: Board, client: unleashed.GuardClient) -> list[dict[str, object]]:
+    """The log, once it ends with a rollback."""
+    records = board.records(client)
+    last = records[-1]
+    return records if last["event"] == Event.CONTAINMENT and last["data"][0] == 4 else []

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The emulated HiFive Unleashed with our monitor: start it, speak to it over its line, see its pins, look into its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from channels import Lines, Qmp
+from validator_kit import MODEL, Quorum, quorum
+
+from qsafp_embedded import cose
+from qsafp_embedded._core import cbor_loads, record_decode
+from qsafp_embedded.client import GuardClient
+from qsafp_embedded.errors import GuardUnavailable
+from qsafp_embedded.keys import Ed25519Key
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "build/monitor/hifive_unleashed"
+QEMU = "qemu-system-riscv64"
+GCC = "riscv64-linux-gnu-gcc"
+GPIO = 0x10060000
+FUSES, ENTROPY, SET, PAYLOAD, ORDERS = 0x803E0000, 0x803E0800, 0x803E1000, 0x80400000, 0x807FF000
+PINS = {"LEASE_VALID": 0, "FAILSAFE": 1, "VALIDATOR_REQ": 2}
+ORDER_NAMES = ("attack", "finished", "batches", "refused", "leaked", "moved", "answers", "odd", "started")
+ORDER = struct.Struct("<II7Q")
+GUEST_LIMIT_S = 60.0  # on a host that is busy; the board itself takes a second
+
+
+def absent() -> str:
+    """What this machine lacks to run the board, or nothing."""
+    return ", ".join(p for p in (QEMU, GCC) if not shutil.which(p))
+
+
+def build() -> None:
+    """Build monitor and payload; raises CalledProcessError with what the compiler said."""
+    done = subprocess.run([sys.executable, "tools/monitor.py"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def until(what: Callable[[], Any], limit: float = GUEST_LIMIT_S) -> Any:
+    """Wait for something to become true; fails after ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while not (got := what()):
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.01)
+    return got
+
+
+def die_with_parent() -> None:
+    """In the child: be killed when who started it ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Edges:
+    """The pins of the board as QEMU drives them outside, through its test protocol."""
+
+    def __init__(self, lines: Lines) -> None:
+        """Take up the connection; from now on every edge is told."""
+        self._lines = lines
+        self._seen: list[tuple[int, int]] = []
+        self._call("irq_intercept_out /machine/soc")
+
+    def _call(self, words: str) -> None:
+        self._lines.send(words)
+        while not (said := self._lines.line(GUEST_LIMIT_S) or "none").startswith("OK"):
+            found = re.match(r"IRQ (raise|lower) (\d+)", said)
+            assert found, f"qtest: {said}"
+            self._seen.append((int(found[2]), int(found[1] == "raise")))
+
+    def seen(self) -> list[tuple[int, int]]:
+        """All edges so far: line, level."""
+        self._call(f"readb {GPIO:#x}")
+        return self._seen
+
+
+class Device:
+    """What a factory and an operator give one board: keys, entropy, the validators' set, policy in ms."""
+
+    def __init__(self, *, duration_ms: int = 60_000, grace_ms: int = 300, q: Quorum | None = None) -> None:
+        self.q = q or quorum(m=4, n=6, lab=True)
+        self.ueid, self.seed = b"\x01" + secrets.token_bytes(32), secrets.token_bytes(32)
+        self.public = Ed25519Key.from_seed(self.seed).public
+        self.nonce_key, self.k0 = secrets.token_bytes(32), secrets.token_bytes(32)
+        self.duration_ms, self.policy_ms = duration_ms, (0, grace_ms, 0, 0)
+
+    def fuses(self) -> bytes:
+        """The bytes of the fuses, as cext/monitor/monitor.h lays them out."""
+        body = struct.pack("<4sI33s7x", b"QFS1", 1, self.ueid) + self.seed + self.nonce_key + self.k0 + MODEL
+        body += struct.pack("<Q4QII", self.duration_ms, *self.policy_ms, len(self.q.document), 0)
+        return body + hashlib.sha256(body).digest()
+
+
+class Board:
+    """One running board, as a context manager.  ``folder`` keeps what outlives a reset: the flash."""
+
+    def __init__(self, device: Device, folder: Path, *, attack: int = 0, entropy: bytes | None = None, qemu: tuple[str, ...] = ()) -> None:
+        self.device, self.folder, self.attack = device, folder, attack
+        self._entropy = secrets.token_bytes(32) if entropy is None else entropy
+        self._qemu = qemu
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log = folder / "qemu.log"
+
+    def _blob(self, name: str, data: bytes, address: int) -> list[str]:
+        (self.folder / name).write_bytes(data)
+        return ["-device", f"loader,file={self.folder / name},addr={address:#x},force-raw=on"]
+
+    def _words(self) -> list[str]:
+        flash = self.folder / "flash.bin"
+        if not flash.exists():
+            flash.write_bytes(b"\xff" * (32 << 20))
+        words = [QEMU, "-M", "sifive_u", "-smp", "3", "-m", "128", "-display", "none", "-net", "none", "-bios", "none", "-no-reboot"]
+        words += ["-kernel", str(OUT / "monitor.elf"), "-drive", f"if=mtd,format=raw,file={flash}"]
+        words += self._blob("fuses.bin", self.device.fuses(), FUSES) + self._blob("entropy.bin", self._entropy, ENTROPY)
+        words += self._blob("set.cbor", self.device.q.document, SET) + self._blob(
+            "payload.bin", (OUT / "payload.bin").read_bytes(), PAYLOAD
+        )
+        words += self._blob("orders.bin", ORDER.pack(self.attack, *(8 * [0])), ORDERS)
+        words += ["-serial", "pty", "-monitor", "none", "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off"]
+        words += ["-accel", "tcg", "-qtest", f"unix:{self.folder}/qtest,server=on,wait=off", "-qtest-log", "none", "-D", str(self.log)]
+        return [*words, *self._qemu]
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self._process = subprocess.Popen(
+            self._words(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_parent
+        )
+        try:
+            assert self._process.stdout is not None
+            said = self._process.stdout.readline().decode()
+            found = re.search(r"redirected to (\S+)", said)
+            assert found, said
+            self.line = Path(found[1])
+            self._fd = os.open(self.line, os.O_RDWR | os.O_NOCTTY)  # what is said before a client comes is not an error
+            self.qmp = Qmp(Lines(self.folder / "qmp", self._gone))
+            self._edges = Edges(Lines(self.folder / "qtest", self._gone))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+        with contextlib.suppress(AttributeError, OSError):
+            os.close(self._fd)
+
+    def _gone(self) -> str:
+        assert self._process is not None
+        return "" if self._process.poll() is None else "QEMU ended"
+
+    # ---- what it says and does ----
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[GuardClient]:
+        """A client over the line, once the monitor answers."""
+        with GuardClient.connect(self.line, timeout=20.0) as client:
+
+            def answers() -> bool:
+                with contextlib.suppress(GuardUnavailable):
+                    client.version()
+                    return True
+                return False
+
+            until(answers)
+            yield client
+
+    def lease(self, client: GuardClient, indexes: list[int] | None = None) -> bytes:
+        """Obtain a lease that the first m validators or ``indexes`` sign; returns the token."""
+        token = self.device.q.lease(self.propose(client), indexes)
+        client.put(token)
+        return token
+
+    def propose(self, client: GuardClient) -> bytes:
+        """Begin a request and check the device's signature; returns the payload to sign."""
+        client.begin()
+        request = cose.parse_sign1(cbor_loads(client.envelope())[1], cose.REQUESTS)
+        assert request.verify(self.device.public, cose.AAD_REQUEST)
+        payload: bytes = cbor_loads(request.payload)[1]
+        return payload
+
+    def records(self, client: GuardClient) -> list[dict[str, Any]]:
+        """The log, decoded."""
+        return [record_decode(r) for r in client.records()]
+
+    def hmp(self, words: str) -> str:
+        """One command of QEMU's own monitor."""
+        return str(self.qmp.call("human-monitor-command", command_line=words))
+
+    def orders(self) -> dict[str, int]:
+        """What the payload wrote down."""
+        raw = self.memory(ORDERS, ORDER.size)
+        return dict(zip(ORDER_NAMES, ORDER.unpack(raw), strict=True))
+
+    def memory(self, address: int, size: int) -> bytes:
+        """Physical memory as it is now."""
+        path = self.folder / "memory.bin"
+        self.qmp.call("pmemsave", val=address, size=size, filename=str(path))
+        return path.read_bytes()
+
+    def pins(self, name: str) -> list[int]:
+        """The levels that a pin was driven to, outside, in order."""
+        return [level for line, level in self._edges.seen() if line == PINS[name]]
+
+    def pin(self, name: str) -> int:
+        """The level of a pin: low until it was driven."""
+        return (self.pins(name) or [0])[-1]
+
+
+@contextlib.contextmanager
+def short_dir() -> Iterator[Path]:
+    """A directory whose path leaves room in the 108 bytes of a socket's."""
+    path = Path(tempfile.mkdtemp(prefix="qm"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
