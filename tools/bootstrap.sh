@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Prepare this clone.  bootstrap.sh setup: what building needs, then .venv.  bootstrap.sh tests: what `make test` skips without.
-# bootstrap.sh boards: what `make boards` needs.
+# bootstrap.sh boards, bootstrap.sh wheels: what `make boards` and `make wheels` need.
 # As root on Debian it installs what is missing; otherwise it prints the one line that does, and setup stops.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,6 +47,16 @@ missing_for_boards() {
     [ -e /usr/arm-linux-gnueabihf/include/stdlib.h ] || echo libc6-dev-armhf-cross
 }
 
+missing_for_wheels() {
+    have qemu-riscv64 || echo qemu-user
+    for arch in aarch64:arm64 arm:armhf riscv64:riscv64; do
+        triplet=${arch%:*}-linux-gnu
+        [ "$triplet" != arm-linux-gnu ] || triplet=arm-linux-gnueabihf
+        have "$triplet-gcc" || echo "gcc-$triplet"
+        [ -e "/usr/$triplet/include/stdlib.h" ] || echo "libc6-dev-${arch#*:}-cross"
+    done
+}
+
 install() {
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
@@ -86,16 +96,17 @@ tests() {
     fi
 }
 
-boards() {
+# What a target cannot do without: needed boards
+needed() {
     local missing
-    missing=$(missing_for_boards | tr '\n' ' ')
+    missing=$("missing_for_$1" | tr '\n' ' ')
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" -eq 0 ] && have apt-get; then
         echo "installing with apt-get: $missing"
         # shellcheck disable=SC2086
         install $missing
     else
-        echo "Missing: $missing. Run this, then make boards again:" >&2
+        echo "Missing: $missing. Run this, then make $1 again:" >&2
         echo "  sudo apt-get install -y --no-install-recommends $missing" >&2
         exit 1
     fi
@@ -104,6 +115,6 @@ boards() {
 case "${1:-setup}" in
 setup) setup ;;
 tests) tests ;;
-boards) boards ;;
-*) echo "usage: $0 setup|tests|boards" >&2; exit 2 ;;
+boards | wheels) needed "$1" ;;
+*) echo "usage: $0 setup|tests|boards|wheels" >&2; exit 2 ;;
 esac

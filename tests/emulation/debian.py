@@ -52,13 +52,17 @@ def run(words: Iterable[object], *, cwd: Path | None = None, env: dict[str, str]
 class Packages:
     """Debian's packages for one processor (``arm64``, ``armhf``, …)."""
 
-    def __init__(self, arch: str, say: Callable[[str], None]) -> None:
-        """Use, or make, the private apt of this processor; ``say`` hears what people should know."""
-        self.arch, self._say = arch, say
+    def __init__(self, arch: str, say: Callable[[str], None], *, sources: str = "") -> None:
+        """Use, or make, the private apt of this processor; ``say`` hears what people should know.
+
+        ``sources`` are lines for a processor that the machine's own release does not have.
+        """
+        self.arch, self._say, self._sources = arch, say, sources
         self.root = CACHE / "apt" / arch
         for part in ("lists/partial", "archives/partial", "none/partial"):
             (self.root / part).mkdir(parents=True, exist_ok=True)
         (self.root / "status").write_text("")  # nothing is installed: every dependency is fetched
+        (self.root / "sources.list").write_text(sources)
         self._fresh = False
 
     def _apt(self, *words: str, archives: str = "archives") -> str:
@@ -77,6 +81,8 @@ class Packages:
             "Acquire::Retries": "3",
             "Debug::NoLocking": "1",
         }
+        if self._sources:
+            options |= {"Dir::Etc::sourcelist": r / "sources.list", "Dir::Etc::sourceparts": "/dev/null"}
         return run(["apt-get", "-q", "-y", *(x for k, v in options.items() for x in ("-o", f"{k}={v}")), *words])
 
     def _update(self) -> None:

@@ -52,21 +52,21 @@ def _needs_python() -> None:
         )
 
 
-def _headers(arch: Arch, packages: Packages) -> Path:
+def _headers(arch: Arch, packages: Packages, python: str) -> Path:
     """Python's headers and build settings of the processor, unpacked once."""
-    root = CACHE / "headers" / arch.debian
+    root = CACHE / "headers" / (arch.debian if python == "3.11" else f"{arch.debian}-{python}")
     if not (root / "done").exists():
         shutil.rmtree(root, ignore_errors=True)
-        files = [p for p in packages.fetch(["libpython3.11-dev"]) if p.name.startswith("libpython3.11")]
+        files = [p for p in packages.fetch([f"libpython{python}-dev"]) if p.name.startswith(f"libpython{python}")]
         unpack(files, root)
         (root / "settings").mkdir()
         name = f"_sysconfigdata__{arch.triplet}.py"
-        shutil.copy(root / "usr/lib/python3.11" / name, root / "settings" / name)
+        shutil.copy(root / "usr/lib" / f"python{python}" / name, root / "settings" / name)
         (root / "done").touch()
     return root
 
 
-def build(arch: Arch, packages: Packages, work: Path) -> Path:
+def build(arch: Arch, packages: Packages, work: Path, python: str = "3.11") -> Path:
     """Cross-build our wheel from the tree as it is; reused while its sources are the same.  Raises ImageError."""
     _needs_python()
     key = digest(sources(), arch.machine)
@@ -74,11 +74,11 @@ def build(arch: Arch, packages: Packages, work: Path) -> Path:
     if not (done := sorted(out.glob("*.whl"))):
         for old in work.glob(f"wheel-{arch.machine}-*"):
             shutil.rmtree(old)
-        done = [_cross_build(arch, _headers(arch, packages), out)]
+        done = [_cross_build(arch, _headers(arch, packages, python), out, python)]
     return done[0]
 
 
-def _cross_build(arch: Arch, headers: Path, out: Path) -> Path:
+def _cross_build(arch: Arch, headers: Path, out: Path, python: str) -> Path:
     tree = out / "tree"
     for source in sources():
         to = tree / source.relative_to(ROOT)
@@ -92,15 +92,18 @@ def _cross_build(arch: Arch, headers: Path, out: Path) -> Path:
         "PYTHONPATH": str(headers / "settings"),
         "CC": f"{arch.triplet}-gcc",
         "LDSHARED": f"{arch.triplet}-gcc -shared",
-        "CFLAGS": f"-I{include}/python3.11 -I{include}",  # before the host's own
+        "CFLAGS": f"-I{include}/python{python} -I{include}",  # before the host's own
         "QSAFP_WERROR": "1",
     }
     run([sys.executable, "setup.py", "-q", "bdist_wheel", "-d", out.resolve()], cwd=tree, env=env)
     (wheel,) = out.glob("*.whl")
+    tag = f"cp{python.replace('.', '')}"
+    run([sys.executable, "-m", "wheel", "tags", "--remove", f"--python-tag={tag}", wheel])  # it names the Python that ran setup.py
+    (wheel,) = out.glob("*.whl")
     with zipfile.ZipFile(wheel) as z:
         built = [n for n in z.namelist() if n.endswith(".so")]
-    wanted = f"cpython-311-{arch.triplet}.so"
-    if not wheel.name.endswith(f"cp311-cp311-linux_{arch.machine}.whl") or [n for n in built if not n.endswith(wanted)] or not built:
+    wanted = f"cpython-{tag[2:]}-{arch.triplet}.so"
+    if not wheel.name.endswith(f"{tag}-{tag}-linux_{arch.machine}.whl") or [n for n in built if not n.endswith(wanted)] or not built:
         wheel.unlink()
         raise ImageError(f"{wheel.name} with {built}: not a wheel for {arch.machine}")
     shutil.rmtree(tree)
