@@ -13,7 +13,7 @@
 #include "monitor_map.h"
 #include "qsafp.h"
 
-enum { CORES = HARTS, REPORTS = 8, FRAME_BYTES = 4 + QSAFP_FRAME_MAX + 4, ENCODED_BYTES = FRAME_BYTES + FRAME_BYTES / 254 + 2 };
+enum { CORES = HARTS, REPORTS = 16, FRAME_BYTES = 4 + QSAFP_FRAME_MAX + 4, ENCODED_BYTES = FRAME_BYTES + FRAME_BYTES / 254 + 2 };
 
 /* ---- service calls: arguments and results as docs/design.md lists them ---- */
 

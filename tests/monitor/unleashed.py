@@ -216,6 +216,12 @@ class Board:
         self.qmp.call("pmemsave", val=address, size=size, filename=str(path))
         return path.read_bytes()
 
+    @property
+    def region(self) -> int:
+        """Where the payload keeps what it declared for rollback."""
+        done = subprocess.run(["riscv64-linux-gnu-nm", str(OUT / "payload.elf")], capture_output=True, text=True, timeout=60, check=True)
+        return int(next(row for row in done.stdout.splitlines() if row.endswith(" region")).split()[0], 16)
+
     def pins(self, name: str) -> list[int]:
         """The levels that a pin was driven to, outside, in order."""
         return [level for line, level in self._edges.seen() if line == PINS[name]]

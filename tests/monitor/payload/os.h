@@ -22,7 +22,7 @@ typedef struct {
 
 typedef struct { int64_t err; uint64_t value; } sbi_t;
 sbi_t sbi(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
-enum { VALIDATE = 0, FRAME = 1, CHECKPOINT = 2 };
+enum { VALIDATE = 0, FRAME = 1, CHECKPOINT = 2, FRAME_MAX = 4 + QSAFP_FRAME_MAX + 4 };
 
 extern volatile uint64_t trapped, last_cause;
 extern volatile uint8_t region[4096]; /* what is checkpointed */

@@ -24,9 +24,9 @@ on_trap:
     csrr t0, scause
     la t1, last_cause
     sd t0, 0(t1)
-    li t1, 1
-    beq t0, t1, 3f                  /* fetch: the way back is in ra */
     csrr t0, sepc
+    li t1, 0x80400000
+    bltu t0, t1, 3f                 /* it jumped out: the way back is in ra */
     lhu t1, 0(t0)
     andi t1, t1, 3
     li t2, 3

@@ -125,5 +125,6 @@ void core_main(uint64_t hart)
     __atomic_store_n(&c->state, CORE_PARKED, __ATOMIC_SEQ_CST);
     (void)core_park(c);
     fresh(&f, c);
+    f.a[1] = 0; /* the first time, whatever was rolled back before */
     core_enter(&f);
 }

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A payload that turns hostile: after every attack the lease ends on time, the pins are right, every hart stands still, and the log
+names what the hardware reported (HW-12, HW-15).  Run it by name: it takes some seconds per attack."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import unleashed
+from unleashed import Board, Device, short_dir, until
+
+from qsafp_embedded._core import audit_verify
+from qsafp_embedded._tables import Event, Phase, Reason
+from qsafp_embedded.client import GuardClient
+
+pytestmark = pytest.mark.skipif(bool(unleashed.absent()), reason=f"not installed: {unleashed.absent()}")
+S = 1_000_000_000
+LATE_NS = 2 * S  # of an end of lease: the board's clock goes on while the host has no time for it
+ILLEGAL, LOAD, STORE, FETCH = 2, 5, 7, 1
+ENDLESS = {13, 14, 15}
+# number: name, causes the log must name, addresses it must name
+ATTACKS: dict[int, tuple[str, set[int], set[int]]] = {
+    1: ("masks its interrupts", {ILLEGAL}, set()),
+    2: ("reprograms timer and interrupt controller", {LOAD, STORE}, {0x02004000, 0x0C002000, 0x0200BFF8}),
+    3: ("writes monitor memory", {LOAD, STORE}, {0x803E0030, 0x80010004, 0x80000000}),
+    4: ("drives the pins", {LOAD, STORE}, {0x1006000C}),
+    5: ("writes the flash", {LOAD, STORE}, {0x10040018, 0x20C10000}),
+    6: ("changes protection and privileged registers", {ILLEGAL}, set()),
+    7: ("programs bus masters", {LOAD, STORE}, {0x03000000, 0x10090000}),
+    8: ("jumps into the monitor", {ILLEGAL, FETCH}, {0x80011000 + 0x8000}),
+    9: ("races arguments from the other hart", set(), set()),
+    10: ("passes bad pointers", set(), set()),
+    11: ("calls begin in a loop", set(), set()),
+    13: ("floods calls", set(), set()),
+    14: ("never yields", set(), set()),
+    15: ("faults without end", {STORE}, {0x1006000C}),
+    16: ("shows itself an open gate", set(), set()),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    unleashed.build()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_dir() as path:
+        yield path
+
+
+def fail_safe(client: GuardClient) -> bool:
+    status = client.status()
+    return status.phase == Phase.FAILSAFE and status.contained
+
+
+def parked(board: Board) -> list[bool]:
+    """Whether each hart of the payload is inside the monitor's code."""
+    counters = re.findall(r"^ pc +([0-9a-f]+)", board.hmp("info registers -a"), re.M)[1:]
+    return [0x80000000 <= int(pc, 16) < 0x80010000 for pc in counters]
+
+
+def reports(records: list[dict[str, Any]]) -> list[tuple[int, int, int]]:
+    """Cause, instruction, address of what the hardware reported."""
+    mine = [r for r in records if r["event"] == Event.ANOMALY and r["reason"] == Reason.TAMPER]
+    return [struct.unpack_from("<QQQ", r["data"], 8) for r in mine]
+
+
+def rolled_back(board: Board, client: GuardClient) -> list[dict[str, Any]]:
+    records = [r for r in board.records(client) if r["boot"] == client.status().boot]
+    return records if any(r["event"] == Event.CONTAINMENT and r["data"][0] == 4 for r in records) else []
+
+
+def check_the_end(board: Board, client: GuardClient, end_ns: int) -> list[dict[str, Any]]:
+    """All that must hold after any attack; returns the log."""
+    until(lambda: fail_safe(client))
+    records = until(lambda: rolled_back(board, client))
+    expired = [r for r in records if r["event"] == Event.LEASE_EXPIRED][-1]
+    assert end_ns <= expired["boot_ns"] < end_ns + LATE_NS
+    assert parked(board) == [True, True]
+    stopped = board.orders()
+    assert board.pins("LEASE_VALID") == [1, 0]
+    assert 1 in board.pins("FAILSAFE")
+    until(lambda: board.records(client)[-1]["boot_ns"] + S < client.status().now_ns)  # every report is told
+    assert board.orders() == stopped
+    assert (stopped["leaked"], stopped["moved"], stopped["odd"]) == (0, 0, 0)
+    assert board.memory(board.region, 4096) == b"\x11" * 4096
+    audit_verify(b"".join(client.records()), bytes(32))
+    return board.records(client)
+
+
+@pytest.mark.parametrize("number", ATTACKS, ids=lambda n: ATTACKS[n][0].replace(" ", "-"))
+def test_after_an_attack_the_lease_ends_on_time(number: int, folder: Path) -> None:
+    _, causes, addresses = ATTACKS[number]
+    with Board(Device(duration_ms=4000), folder, attack=number) as board, board.client() as client:
+        board.lease(client)
+        status = client.status()
+        end_ns = status.now_ns + status.remaining_ns
+        assert status.phase == Phase.ACTIVE
+        if number not in ENDLESS:
+            until(lambda: board.orders()["finished"])
+        found = reports(check_the_end(board, client, end_ns))
+    assert causes <= {cause for cause, _, _ in found}
+    assert addresses <= {address for _, _, address in found}
+
+
+def test_an_old_approval_opens_nothing(folder: Path) -> None:
+    device = Device(duration_ms=4000)
+    with Board(device, folder) as board, board.client() as client:
+        token = board.lease(client)
+        until(lambda: fail_safe(client))
+        until(lambda: rolled_back(board, client))
+    blob = folder / "old.bin"
+    blob.write_bytes(len(token).to_bytes(4, "little") + token)
+    more = ("-device", f"loader,file={blob},addr=0x80800000,force-raw=on")
+    with Board(device, folder, attack=12, qemu=more) as board, board.client() as client:
+        until(lambda: client.status().contained)  # the latch outlived the reset: no hart has run
+        assert board.orders()["started"] == 0
+        board.lease(client)
+        status = client.status()
+        until(lambda: board.orders()["finished"])
+        check_the_end(board, client, status.now_ns + status.remaining_ns)
+        assert board.orders()["answers"] > 0
