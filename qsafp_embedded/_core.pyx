@@ -507,10 +507,11 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     o.duration_ms, o.stale_after_ms, o.tick_ms, o.drain_ms = d["duration_ms"], d["stale_after_ms"], d["tick_ms"], d["drain_ms"]
     o.level, o.linger_ms, o.evidence_max, o.agent_uid = d["level"], d["linger_ms"], d["evidence_max"], d["agent_uid"]
     o.degrade, o.watchdog_s, o.uart_baud, o.quote_pcrs = d["degrade"], d["watchdog_s"], d["uart_baud"], d["quote_pcrs"]
+    o.tpm_nv, o.sealed, o.anchor_ms, o.anchor_min_ms = d["tpm_nv"], d["sealed"], d["anchor_ms"], d["anchor_min_ms"]
     strings = [d["run_dir"].encode(), d["state_dir"].encode(), d["sodium"].encode(), d["board"].encode(), d["set"]]
     o.run_dir, o.state_dir, o.sodium, o.board, o.set_doc = strings
     o.set_len = len(strings[4])
-    o.watchdog, o.tpm, o.uart = kept(strings, d["watchdog"]), kept(strings, d["tpm"]), kept(strings, d["uart"])
+    o.watchdog, o.tpm, o.uart, o.lease = kept(strings, d["watchdog"]), kept(strings, d["tpm"]), kept(strings, d["uart"]), kept(strings, d["lease"])
     kind, device, o.log.hz, o.log.address, o.log.bytes, o.log.page = d["log"]
     o.log.kind, o.log.live_min, o.log.erase = <c.qsafp_log_kind_t> <int> kind, d["log_live_min"], d.get("log_erase", 0)
     o.log.device = kept(strings, device)
@@ -520,14 +521,19 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     return strings
 
 
+cdef int said(int err, const char *why) except -1:
+    if err:
+        raise QsafpError(why.decode())
+    return 0
+
+
 def tpm_create(str place not None):
     """Make a device key in the TPM of a TCTI configuration; returns x || y and the content of device.tpm.  Raises: QsafpError."""
     cdef uint8_t pk[64]
     cdef uint8_t file[c.QSAFP_TPM_KEY_MAX]
     cdef size_t n = sizeof(file)
     cdef char why[512]
-    if c.qsafp_tpm_create(place.encode(), pk, file, &n, why, sizeof(why)):
-        raise QsafpError(why.decode())
+    said(c.qsafp_tpm_create(place.encode(), pk, file, &n, why, sizeof(why)), why)
     return take(pk, 64), take(file, n)
 
 
@@ -560,14 +566,32 @@ def tpm_activate(str place not None, bytes file not None, bytes challenge not No
     return take(a.secret, 32)
 
 
+def tpm_seal(str place not None, bytes seed not None, bytes nonce_key not None):
+    """Seal a seed to the TPM of a TCTI configuration; returns the content of device.sealed.  Raises: QsafpError."""
+    cdef uint8_t keys[64]
+    cdef uint8_t file[c.QSAFP_TPM_KEY_MAX]
+    cdef size_t n = 0
+    cdef char why[512]
+    copy(keys, seed + nonce_key, 64, "seed and nonce key")
+    said(c.qsafp_tpm_seal(place.encode(), keys, keys + 32, file, &n, why, sizeof(why)), why)
+    return take(file, n)
+
+
+def tpm_anchor(str place not None, uint32_t base):
+    """Return what the log anchor among the NV indices from `base` on holds, 32 bytes.  Raises: QsafpError."""
+    cdef uint8_t value[32]
+    cdef char why[512]
+    said(c.qsafp_tpm_anchor(place.encode(), base, value, why, sizeof(why)), why)
+    return take(value, 32)
+
+
 def guard_create(dict options not None):
     """Enrol on blank stores (record 0 and the first state); returns the log id, 32 bytes.  Raises: QsafpError with the reason."""
     cdef c.qsafp_guard_options_t o
     cdef uint8_t log_id[32]
     cdef char why[512]
     keep = fill(&o, options)
-    if c.qsafp_guard_create(&o, log_id, why, sizeof(why)):
-        raise QsafpError(why.decode())
+    said(c.qsafp_guard_create(&o, log_id, why, sizeof(why)), why)
     del keep
     return take(log_id, 32)
 
@@ -580,8 +604,7 @@ def guard_run(dict options not None):
     keep = fill(&o, options)
     with nogil:
         err = c.qsafp_guard_run(&o, why, sizeof(why))
-    if err:
-        raise QsafpError(why.decode())
+    said(err, why)
     del keep
 
 

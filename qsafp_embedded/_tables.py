@@ -45,6 +45,7 @@ class Event(IntEnum):
     WORKLOAD_REPORT = 16
     FAILSAFE_RELEASED = 17
     CONTAINMENT = 18
+    LOG_ANCHORED = 19
 
 
 class Reason(IntEnum):

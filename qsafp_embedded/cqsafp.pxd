@@ -171,6 +171,11 @@ cdef extern from "guard.h" nogil:
         const char *uart
         qsafp_log_spec_t log
         const char *tpm
+        const char *lease
+        uint32_t tpm_nv
+        uint32_t sealed
+        uint64_t anchor_ms
+        uint64_t anchor_min_ms
         uint8_t device_pk[64]
         const uint8_t *set_doc
         size_t set_len
@@ -210,6 +215,8 @@ cdef extern from "guard.h" nogil:
         size_t file_len, challenge_len
     int qsafp_tpm_activate(const char *place, qsafp_activate_t *a, char *why, size_t why_len)
     int qsafp_tpm_create(const char *place, uint8_t *pk, uint8_t *file, size_t *n, char *why, size_t why_len)
+    int qsafp_tpm_seal(const char *place, const uint8_t *seed, const uint8_t *nonce_key, uint8_t *file, size_t *n, char *why, size_t why_len)
+    int qsafp_tpm_anchor(const char *place, uint32_t base, uint8_t *value, char *why, size_t why_len)
     int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t *log_id, char *why, size_t why_len)
     int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
 

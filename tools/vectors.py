@@ -412,6 +412,7 @@ class Story:
         log.note(Event.CONTAINMENT, 111, serial=2, data=b"\7")
         log.note(Event.EVIDENCE_PRUNED, 111, serial=2, data=struct.pack("<Q", 4096))
         log.note(Event.CONFIG_CHANGE, 111, serial=2)
+        log.note(Event.LOG_ANCHORED, 111, serial=2, data=b"\1")
 
     def denial(self) -> bytes:
         """Three of six revoke: the fail-safe latches.  Returns its record."""

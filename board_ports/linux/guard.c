@@ -72,9 +72,9 @@ static int nonce_mac(void *ctx, uint8_t out[32], const uint8_t *msg, size_t len)
 static int sign(void *ctx, uint8_t sig[64], const uint8_t *msg, size_t len)
 {
     host_t *h = ctx;
-    if (h->tpm)
+    if (h->o->tpm && !h->o->sealed)
         return tpm_sign(h, sig, msg, len);
-    return h->sodium.sign(sig, 0, msg, len, h->o->secret_key) ? QSAFP_E_ARGUMENT : 0;
+    return h->sodium.sign(sig, 0, msg, len, h->o->sealed ? h->secret : h->o->secret_key) ? QSAFP_E_ARGUMENT : 0;
 }
 
 static int verify_ed25519(void *ctx, const uint8_t sig[64], const uint8_t pk[32], const uint8_t *msg, size_t len)
@@ -96,11 +96,23 @@ static void kick(void *ctx)
     (void)!write(h->service_event, &one, sizeof one);
 }
 
+static int state_load(void *ctx, void *buf, uint32_t len)
+{
+    host_t *h = ctx;
+    return h->bind ? bind_load(h, buf) : file_state_load(ctx, buf, len);
+}
+
+static int state_save(void *ctx, const void *buf, uint32_t len)
+{
+    host_t *h = ctx;
+    return h->bind ? bind_save(h, buf) : file_state_save(ctx, buf, len);
+}
+
 const qsafp_port_t LINUX_PORT = {
     .now_ns = port_now_ns, .counter_at = counter_at, .wall_ms = wall_ms, .entropy = entropy, .nonce_mac = nonce_mac, .sign = sign,
     .verify_ed25519 = verify_ed25519, .set_lease_valid = pin_lease_valid, .set_failsafe = pin_failsafe, .toggle_validator_req = pin_req,
     .log_read = log_read, .log_prog = log_prog, .log_erase = log_erase, .log_sync = log_sync, .evidence_put = evidence_put,
-    .state_load = file_state_load, .state_save = file_state_save, .lock = lock, .unlock = unlock, .kick = kick,
+    .state_load = state_load, .state_save = state_save, .lock = lock, .unlock = unlock, .kick = kick,
     .quote = tpm_quote,
 };
 
@@ -186,14 +198,14 @@ static void configure(host_t *h)
     const qsafp_guard_options_t *o = h->o;
     uint8_t kid[32];
     qsafp_t *q = &h->q;
-    if (o->tpm)
+    if (o->tpm && !o->sealed)
         qsafp_sha256(kid, o->device_pk, sizeof o->device_pk);
     else
         qsafp_sha256(kid, o->secret_key + 32, 32);
     q->port = &LINUX_PORT;
     q->ctx = h;
     q->log.slots = h->store.slots;
-    q->cfg = (qsafp_config_t){.alg = o->tpm ? QSAFP_ALG_ESP256 : QSAFP_ALG_ED25519, .duration_ms = o->duration_ms, .stale_after_ns = o->stale_after_ms * 1000000u, .tick_ns = o->tick_ms * 1000000u, .level = o->level};
+    q->cfg = (qsafp_config_t){.alg = o->tpm && !o->sealed ? QSAFP_ALG_ESP256 : QSAFP_ALG_ED25519, .duration_ms = o->duration_ms, .stale_after_ns = o->stale_after_ms * 1000000u, .tick_ns = o->tick_ms * 1000000u, .level = o->level};
     memcpy(q->cfg.ueid, o->ueid, sizeof o->ueid);
     memcpy(q->cfg.kid, kid, sizeof q->cfg.kid);
     memcpy(q->cfg.model, o->model, sizeof o->model);
@@ -229,14 +241,17 @@ int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t log_id[32], char 
         return -1;
     int err = store_open(h, true);
     if (!err)
-        err = store_start(h);
+        err = store_start(h) || bind_make(h) ? -1 : 0;
     if (!err) {
         configure(h);
         err = qsafp_create(&h->q);
         if (err)
             (void)fail(h, err == QSAFP_E_BUSY ? "%s: enrolled already" : "%s: the log cannot be created", o->state_dir);
         memcpy(log_id, h->q.log.log_id, 32);
+        err = err ? err : bind_made(h);
     }
+    tpm_stop(h);
+    bind_free(h);
     store_close(h);
     free(h);
     return err;
@@ -288,7 +303,7 @@ static bool spare_us(void)
 static uint64_t epoch_before(host_t *h)
 {
     qsafp_state_t st;
-    return file_state_load(h, &st, sizeof st) ? 0 : st.epoch;
+    return state_load(h, &st, sizeof st) ? 0 : st.epoch;
 }
 
 int host_start(host_t *h, int (*pins)(host_t *))
@@ -299,7 +314,7 @@ int host_start(host_t *h, int (*pins)(host_t *))
         return fail(h, "eventfd: %s", strerror(errno));
     if (open_sodium(h) || store_open(h, false) || load_set(h))
         return -1;
-    if (pins(h) || store_start(h) || (h->o->tpm && tpm_start(h))) /* the holder before any thread */
+    if (pins(h) || store_start(h) || (h->o->tpm && tpm_start(h)) || bind_start(h)) /* the holder before any thread */
         return -1;
     h->counter_hz = counter_hz();
     configure(h);
@@ -309,7 +324,7 @@ int host_start(host_t *h, int (*pins)(host_t *))
     int err = qsafp_init(&h->q);
     if (err)
         return explain(h, err);
-    if (log_matches(h))
+    if (log_matches(h) || bind_begin(h))
         return -1;
     if (h->q.set.epoch > epoch && set_note(h))
         return fail(h, "%s: cannot record the set document: the disk is full or fails", h->o->state_dir);
@@ -330,10 +345,13 @@ void host_stop(host_t *h)
 
 void host_free(host_t *h)
 {
+    bind_close(h);
     tpm_stop(h);
+    bind_free(h);
     store_close(h);
     free(h->set_doc);
     free(h->incoming);
+    qsafp_wipe(h->secret, sizeof h->secret);
     free(h);
 }
 
@@ -358,7 +376,7 @@ int qsafp_guard_run(const qsafp_guard_options_t *o, char *why, size_t why_len)
                strcmp(o->board, "simulated") ? "" : " (SIMULATED PINS)", h->counter_hz ? "CPU" : "no CPU", h->fifo ? "yes" : "no",
                h->locked ? "yes" : "no", spared ? "yes" : "no",
                h->watchdog.fd >= 0 ? o->watchdog : "none", h->store.ring.name, log_live(h),
-               o->tpm ? "TPM " : "a file", o->tpm ? o->tpm : "", o->quote_pcrs ? ", quotes" : "");
+               o->sealed ? "memory, sealed by TPM " : o->tpm ? "TPM " : "a file", o->tpm ? o->tpm : "", o->quote_pcrs ? ", quotes" : "");
         fflush(stdout);
         notify("READY=1");
         err = serve(h);

@@ -33,6 +33,10 @@ typedef struct {
     const char *uart;                /* a serial line that takes commands as ctl.sock does, or 0 */
     qsafp_log_spec_t log;
     const char *tpm;                 /* a TCTI configuration: the device key is in that TPM, device.tpm its blobs; or 0: it is secret_key */
+    const char *lease;               /* its name */
+    uint32_t tpm_nv;                 /* first of the NV indices that bind state and log to that TPM, or 0 */
+    uint32_t sealed;                 /* device.sealed is an Ed25519 seed which only that TPM opens */
+    uint64_t anchor_ms, anchor_min_ms; /* the log's head is anchored so often; never sooner than that */
     uint8_t device_pk[64];           /* then: x || y */
     const uint8_t *set_doc;
     size_t set_len;
@@ -60,6 +64,10 @@ int qsafp_tpm_attest(const char *place, qsafp_attest_t *a, char *why, size_t why
 /* Opens the enroller's challenge, TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, with the endorsement key for the key of attest.tpm. */
 typedef struct { uint8_t file[QSAFP_TPM_KEY_MAX], challenge[512], secret[32]; size_t file_len, challenge_len; } qsafp_activate_t;
 int qsafp_tpm_activate(const char *place, qsafp_activate_t *a, char *why, size_t why_len);
+/* tpm_seal.c: the same for a seed that is sealed; *n: bytes of device.sealed, at most QSAFP_TPM_KEY_MAX. */
+int qsafp_tpm_seal(const char *place, const uint8_t seed[32], const uint8_t nonce_key[32], uint8_t *file, size_t *n, char *why, size_t why_len);
+/* tpm_nv.c: the value of the anchor that begins at index `base` + 1. */
+int qsafp_tpm_anchor(const char *place, uint32_t base, uint8_t value[32], char *why, size_t why_len);
 /* Record 0 and the first state on blank stores.  0, or negative and the reason in `why`. */
 int qsafp_guard_create(const qsafp_guard_options_t *o, uint8_t log_id[32], char *why, size_t why_len);
 /* Serves until SIGTERM or SIGINT; then closes the gate.  0, or negative and the reason in `why`. */

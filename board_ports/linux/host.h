@@ -94,7 +94,9 @@ typedef struct host {
     watchdog_t watchdog;
     sodium_t sodium;
     struct tpm *tpm;                   /* or 0: the device key is in memory */
+    uint8_t secret[64];                /* the device key that the TPM unsealed */
     const client_t *asking;            /* whose request the core makes while the TPM is at work; others are served */
+    struct bind *bind;                 /* or 0: state and log are not bound to the TPM */
     struct { uint64_t beat_ns, told_ns, tried_ns; int wait_ms, err; bool over; } loop;
     uint64_t counter_hz;
     int page_fd, deadline_event, service_event, gate_fd, ctl_fd, signal_fd, epoll_fd;
@@ -135,6 +137,8 @@ int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len);
 int log_erase(void *ctx, uint32_t sector);
 int log_sync(void *ctx);
 bool log_crowded(host_t *h);
+uint64_t log_queued(host_t *h);     /* entries so far; they are durable once log_durable has come there */
+uint64_t log_durable(host_t *h);
 uint32_t log_live(const host_t *h); /* records that are on hand at least, once that many were written */
 int ring_broken(host_t *h);         /* says why */
 /* files.c */
@@ -151,6 +155,20 @@ int tpm_start(host_t *h);
 int tpm_sign(host_t *h, uint8_t sig[64], const uint8_t *msg, size_t len); /* waits for seconds at most */
 int tpm_quote(void *ctx, const uint8_t request_hash[32], qsafp_bytes *quote);
 void tpm_stop(host_t *h);
+/* bind.c: state and log bound to a TPM's NV memory; all do nothing without tpm_nv */
+typedef struct __attribute__((packed)) { uint8_t key, bound; uint64_t seq, age_ms; } bind_view_t; /* docs/formats.md, status answer */
+int bind_start(host_t *h);      /* before the core starts: state, log and TPM are of one time */
+int bind_begin(host_t *h);      /* after: the counter rises */
+int bind_step(host_t *h);       /* returns ms to its next turn, or -1 */
+void bind_close(host_t *h);
+void bind_free(host_t *h);
+int bind_save(host_t *h, const void *state);
+int bind_load(host_t *h, void *state);
+int bind_make(host_t *h);       /* enrolment: before the core creates its state, and after */
+int bind_made(host_t *h);
+bool bind_crowded(const host_t *h);
+void bind_view(const host_t *h, bind_view_t *v);
+bool bind_anchor_due(uint64_t since_ms, uint32_t grown, uint32_t slots, const qsafp_guard_options_t *o);
 /* clock.c */
 uint64_t counter_hz(void);
 uint64_t counter_at(void *ctx, uint64_t ns);

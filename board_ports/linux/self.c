@@ -75,12 +75,14 @@ void qsafp_self_step(qsafp_self_t *s)
     (void)one_frame(s->h, &s->c);
     (void)!qsafp_service(&s->h->q); /* what it cannot write it writes at the next step */
     note_losses(s->h);
+    (void)bind_step(s->h);
 }
 
 void qsafp_self_close(qsafp_self_t *s)
 {
     if (s && s->h) {
         host_stop(s->h);
+        bind_close(s->h);
         if (s->h->q.page)
             munmap(s->h->q.page, QSAFP_GATE_PAGE_BYTES);
         free(s->h->pins.s);

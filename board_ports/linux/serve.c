@@ -154,6 +154,8 @@ static bool too_many(host_t *h, client_t *c, const uint8_t *f, size_t n)
     bool drained = n == 7 && f[1] == QSAFP_OPCODE_WORKLOAD && f[4] == 1; /* at most one record for each order */
     if (c->ctl || n < 4 || f[1] == QSAFP_OPCODE_STATUS || f[1] == QSAFP_OPCODE_VERSION || drained)
         return false;
+    if (bind_crowded(h))
+        return true;
     uint64_t second = boot_ns() / 1000000000u;
     if (h->second != second)
         h->nspent = 0;
@@ -339,6 +341,7 @@ bool serve_turn(host_t *h, int most_ms)
     bool failed = qsafp_service(&h->q) != 0; /* told again */
     h->loop.wait_ms = contain(h);
     note_losses(h);
+    h->loop.wait_ms = at_most(h->loop.wait_ms, bind_step(h));
     if (failed || (h->loop.wait_ms < 0 && h->q.untold))
         h->loop.wait_ms = 100;
     return true;

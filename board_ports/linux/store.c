@@ -235,6 +235,22 @@ int log_sync(void *ctx)
     return err;
 }
 
+uint64_t log_queued(host_t *h)
+{
+    pthread_mutex_lock(&h->store.lock);
+    uint64_t n = h->store.queued;
+    pthread_mutex_unlock(&h->store.lock);
+    return n;
+}
+
+uint64_t log_durable(host_t *h)
+{
+    pthread_mutex_lock(&h->store.lock);
+    uint64_t n = h->store.durable;
+    pthread_mutex_unlock(&h->store.lock);
+    return n;
+}
+
 /* The last of the queue is for the guard's own records. */
 bool log_crowded(host_t *h)
 {

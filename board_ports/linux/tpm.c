@@ -31,8 +31,12 @@ static const struct { unsigned lib; size_t at; const char *name; } FNS[] = {
     FN(0, link, "Tss2_TctiLdr_Initialize"), FN(0, unlink, "Tss2_TctiLdr_Finalize"), FN(1, open, "Esys_Initialize"), FN(1, close, "Esys_Finalize"),
     FN(1, primary, "Esys_CreatePrimary"), FN(1, create, "Esys_Create"), FN(1, load, "Esys_Load"), FN(1, session, "Esys_StartAuthSession"),
     FN(1, keep, "Esys_TRSess_SetAttributes"), FN(1, sign, "Esys_Sign"), FN(1, quote, "Esys_Quote"), FN(1, policy_secret, "Esys_PolicySecret"),
-    FN(1, activate, "Esys_ActivateCredential"), FN(1, pcr_read, "Esys_PCR_Read"), FN(1, nv_open, "Esys_TR_FromTPMPublic"),
-    FN(1, nv_public, "Esys_NV_ReadPublic"), FN(1, nv_read, "Esys_NV_Read"), FN(1, flush, "Esys_FlushContext"), FN(1, free, "Esys_Free"),
+    FN(1, activate, "Esys_ActivateCredential"), FN(1, pcr_read, "Esys_PCR_Read"), FN(1, set_auth, "Esys_TR_SetAuth"), FN(1, unseal, "Esys_Unseal"),
+    FN(1, nv_open, "Esys_TR_FromTPMPublic"), FN(1, nv_public, "Esys_NV_ReadPublic"), FN(1, nv_define, "Esys_NV_DefineSpace"),
+    FN(1, nv_undefine, "Esys_NV_UndefineSpace"), FN(1, nv_read, "Esys_NV_Read"), FN(1, nv_write, "Esys_NV_Write"), FN(1, nv_extend, "Esys_NV_Extend"),
+    FN(1, nv_increment, "Esys_NV_Increment"), FN(1, flush, "Esys_FlushContext"), FN(1, free, "Esys_Free"),
+    FN(2, put_sensitive, "Tss2_MU_TPM2B_SENSITIVE_DATA_Marshal"), FN(2, get_nv_public, "Tss2_MU_TPM2B_NV_PUBLIC_Unmarshal"),
+    FN(2, get_nv_buffer, "Tss2_MU_TPM2B_MAX_NV_BUFFER_Unmarshal"),
     FN(2, get_public, "Tss2_MU_TPM2B_PUBLIC_Unmarshal"), FN(2, get_private, "Tss2_MU_TPM2B_PRIVATE_Unmarshal"),
     FN(2, get_sensitive, "Tss2_MU_TPM2B_SENSITIVE_CREATE_Unmarshal"), FN(2, get_scheme, "Tss2_MU_TPMT_SIG_SCHEME_Unmarshal"),
     FN(2, get_ticket, "Tss2_MU_TPMT_TK_HASHCHECK_Unmarshal"), FN(2, get_sym, "Tss2_MU_TPMT_SYM_DEF_Unmarshal"),
@@ -91,6 +95,10 @@ int tpm_failed(struct tpm *t, const char *step, rc_t rc)
         return tpm_broken(t, "no room for another object; use /dev/tpmrm0, or run: tpm2_flushcontext -t");
     if (tpm && code == 0x100)
         return tpm_broken(t, "not started up; run: tpm2_startup -c");
+    if (tpm && code == 0x14b)
+        return tpm_broken(t, "no room left in its NV memory; free some: tpm2_getcap handles-nv-index shows what is there, tpm2_nvundefine removes");
+    if (tpm && code == 0x920)
+        return tpm_broken(t, "it takes no more NV writes for now, to spare its memory; they are tried again");
     if (tpm && (code & 0x80) && (one == 0x9f || one == 0xa5))
         return tpm_broken(t, "the device key was made by another TPM, or this one was cleared: replaced; put the first back, or enrol again");
     if (tpm && (code & 0x80) && (one == 0x8e || one == 0xa2))
@@ -126,6 +134,7 @@ void tpm_unlink(struct tpm *t)
     tpm_drop(t, &t->ak);
     tpm_drop(t, &t->session);
     tpm_drop(t, &t->policy);
+    memset(t->nv.index, 0, sizeof t->nv.index); /* no objects: nothing to flush */
     if (t->esys)
         t->f.close(&t->esys);
     if (t->link)
@@ -197,6 +206,12 @@ static void *tpm_thread(void *arg)
             tpm_unlink(t); /* the next one begins anew */
         pthread_mutex_lock(&t->lock);
         t->err = err;
+        if (t->posted) {
+            t->posted = false;
+            t->ended = true;
+            t->ended_err = err;
+            memcpy(t->ended_why, t->why, sizeof t->why);
+        }
         t->turn = t->turn == STOP ? STOP : IDLE; /* whoever gave up on it takes no late answer */
         pthread_cond_broadcast(&t->done);
         if (t->wake_fd >= 0)
@@ -243,7 +258,7 @@ bool tpm_idle(struct tpm *t)
     return t->turn == IDLE;
 }
 
-bool tpm_post(struct tpm *t, int (*job)(struct tpm *t), uint32_t limit_s)
+static bool begin(struct tpm *t, int (*job)(struct tpm *t), uint32_t limit_s)
 {
     if (t->turn != IDLE)
         return false;
@@ -255,9 +270,16 @@ bool tpm_post(struct tpm *t, int (*job)(struct tpm *t), uint32_t limit_s)
     return true;
 }
 
+bool tpm_post(struct tpm *t, int (*job)(struct tpm *t), uint32_t limit_s)
+{
+    bool begun = begin(t, job, limit_s);
+    t->posted |= begun;
+    return begun;
+}
+
 int tpm_ask(struct tpm *t, int (*job)(struct tpm *t))
 {
-    return tpm_post(t, job, t->wait_s) && tpm_idle(t) ? t->err : -1;
+    return begin(t, job, t->wait_s) && tpm_idle(t) ? t->err : -1;
 }
 
 /* Opens libtss2 and starts the thread; 0 and the reason in `why` if it cannot. */
@@ -322,22 +344,38 @@ void tpm_tell(const struct tpm *t, int err, bool *failing, const char *bad, cons
 
 static int open_keys(struct tpm *t)
 {
-    return tpm_open_key(t) || (t->host->o->quote_pcrs && tpm_open_ak(t)) ? -1 : 0;
+    int err = tpm_open_key(t) || (t->host->o->quote_pcrs && tpm_open_ak(t)) ? -1 : 0;
+    t->open = tpm_load_key;
+    return err;
 }
 
-int tpm_start(host_t *h)
+int tpm_begin(host_t *h)
 {
-    struct tpm *t = tpm_new(h->o->tpm, h->why, h->why_len);
-    if (!t)
+    h->tpm = tpm_new(h->o->tpm, h->why, h->why_len);
+    if (!h->tpm)
         return -1;
-    h->tpm = t;
-    t->host = h;
+    h->tpm->host = h;
+    h->tpm->nv.base = h->o->tpm_nv;
+    return 0;
+}
+
+int tpm_connect(host_t *h, int (*open)(struct tpm *t))
+{
+    struct tpm *t = h->tpm;
+    t->open = open;
     pthread_mutex_lock(&t->lock);
-    int err = tpm_ask(t, open_keys);
+    int err = tpm_ask(t, open);
     t->wait_s = TPM_WAIT_S;
     t->wake_fd = h->service_event;
     pthread_mutex_unlock(&t->lock);
     return err ? fail(h, "%s", t->why) : 0;
+}
+
+int tpm_start(host_t *h)
+{
+    if (h->o->sealed)
+        return tpm_unseal(h);
+    return tpm_begin(h) || tpm_connect(h, open_keys) ? -1 : 0;
 }
 
 void tpm_stop(host_t *h)

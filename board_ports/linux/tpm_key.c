@@ -86,7 +86,7 @@ static int sign_now(struct tpm *t)
     GET(t->f.get_digest, &hash, bytes);
     GET(t->f.get_scheme, &scheme, TPM_OWN_SCHEME);
     GET(t->f.get_ticket, &ticket, TICKET);
-    if (!t->esys && tpm_load_key(t))
+    if (tpm_ready(t))
         return -1;
     rc_t rc = t->f.sign(t->esys, t->key, t->session, NONE, NONE, &hash, &scheme, &ticket, &made);
     if (rc)
@@ -150,24 +150,33 @@ int qsafp_tpm_create(const char *place, uint8_t pk[64], uint8_t *file, size_t *n
     return 0;
 }
 
+bool tpm_blobs(const struct tpm *t, tpm_blobs_t *b, const uint8_t *file, size_t n)
+{
+    size_t at = 0;
+    return tpm_get(t->f.get_public, &b->pub, file, n, &at) && tpm_get(t->f.get_private, &b->priv, file, n, &at) && at == n;
+}
+
 int tpm_parse(struct tpm *t, const tpm_kind_t *kind, tpm_blobs_t *b, const uint8_t *file, size_t n)
 {
     uint8_t pk[64];
     char why[120];
-    size_t at = 0;
     snprintf(why, sizeof why, "%s in state_dir is missing or damaged; restore it, or enrol again", kind->file);
-    bool ok = tpm_get(t->f.get_public, &b->pub, file, n, &at) && tpm_get(t->f.get_private, &b->priv, file, n, &at);
-    return ok && at == n && point(t, kind, &b->pub, pk) ? 0 : tpm_broken(t, why);
+    return tpm_blobs(t, b, file, n) && point(t, kind, &b->pub, pk) ? 0 : tpm_broken(t, why);
+}
+
+size_t tpm_file(const struct tpm *t, const char *name, uint8_t file[QSAFP_TPM_KEY_MAX])
+{
+    int fd = openat(t->host->store.dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? -1 : read(fd, file, QSAFP_TPM_KEY_MAX);
+    if (fd >= 0)
+        close(fd);
+    return n > 0 ? (size_t)n : 0;
 }
 
 int tpm_read(struct tpm *t, const tpm_kind_t *kind, tpm_blobs_t *b)
 {
     uint8_t file[QSAFP_TPM_KEY_MAX];
-    int fd = openat(t->host->store.dir_fd, kind->file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    ssize_t n = fd < 0 ? -1 : read(fd, file, sizeof file);
-    if (fd >= 0)
-        close(fd);
-    return tpm_parse(t, kind, b, file, n > 0 ? (size_t)n : 0);
+    return tpm_parse(t, kind, b, file, tpm_file(t, kind->file, file));
 }
 
 int tpm_open_key(struct tpm *t)

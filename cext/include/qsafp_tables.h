@@ -41,6 +41,7 @@ typedef enum {
     QSAFP_EVENT_WORKLOAD_REPORT = 16,
     QSAFP_EVENT_FAILSAFE_RELEASED = 17,
     QSAFP_EVENT_CONTAINMENT = 18,
+    QSAFP_EVENT_LOG_ANCHORED = 19,
 } qsafp_event_t;
 
 /* why a gate is closed or a fail-safe latched (HW-12) */

@@ -17,7 +17,7 @@ int record_check(const qsafp_record_t *r)
     bool seal_due = record_sealed((uint32_t)r->seq);
     unsigned flags = r->flags & (unsigned)~(RECORD_EVIDENCE | RECORD_REPORTED);
     unsigned expected = (r->wall_ms ? RECORD_WALL : 0u) | (seal_due ? RECORD_SEALED : 0u);
-    bool event_ok = r->event >= QSAFP_EVENT_LEASE_ISSUED && r->event <= QSAFP_EVENT_CONTAINMENT;
+    bool event_ok = r->event >= QSAFP_EVENT_LEASE_ISSUED && r->event <= QSAFP_EVENT_LOG_ANCHORED;
     static const uint8_t zeros[sizeof r->seal];
     bool seal_ok = seal_due || memcmp(r->seal, zeros, sizeof zeros) == 0;
     return r->magic == QSAFP_RECORD_MAGIC && r->seq < QSAFP_SEQ_MAX && event_ok && flags == expected && seal_ok ? 0 : QSAFP_E_MALFORMED;

@@ -16,8 +16,9 @@ from ..hardware.board import Board
 from ..settings import read_toml, settings
 from ..wire import BAUDS
 
-__all__ = ["DEFAULTS", "GuardConfig", "LogPlace", "load", "log_place", "model_hash"]
+__all__ = ["DEFAULTS", "GuardConfig", "LogPlace", "load", "log_place", "model_hash", "tpm_nv", "tpm_place"]
 
+ANCHOR_MIN_S = 60
 MONTH_MS = 31 * 24 * 3600 * 1000
 CLAIMED_MAX, ATTESTED, PCRS = 2, 3, 24  # as in quote.py, which imports more than a guard has
 
@@ -39,8 +40,10 @@ DEFAULTS: dict[str, Any] = {
     "drain_ms": 200,  # a workload's time to finish its batch before it is frozen
     "linger_ms": 60_000,  # the pin holder's life after the guard's death
     "evidence_mb": 64,
-    "device_key": "file",  # or "tpm:/dev/tpmrm0", or "tpm:" and another TCTI, such as "tpm:swtpm:host=127.0.0.1,port=2321"
+    "device_key": "file",  # or "tpm:/dev/tpmrm0" (or another TCTI: "tpm:swtpm:host=127.0.0.1,port=2321"), or "tpm-sealed:", weaker
     "quote_pcrs": [],  # PCRs of that TPM, such as [0, 2, 4, 7]: every request comes with a quote of them, and leases state level 3
+    "tpm_nv": "",  # such as "0x01815100": three NV indices of that TPM from there on keep an older state_dir from coming back
+    "anchor_s": 600,  # then: how often the log's head goes into the TPM, which wears; 60 at least
     "log": "file",  # or "spi:/dev/spidevB.C[@HZ]" (NOR flash), or "i2c:/dev/i2c-N@ADDRESS,BYTES[,PAGE]" (EEPROM)
     "log_live_min": 1_000,  # fewer records on hand refuse the start: a smaller part must be asked for
     "on_log_full": "close",  # or "degrade(n)": go on while at most n records wait for the disk or were lost, each counted on record
@@ -82,6 +85,8 @@ class GuardConfig:
     board: Board
     log: LogPlace
     tpm: str  # the TCTI configuration of the TPM that has the device key; empty: a file has it
+    sealed: bool  # it has sealed a seed, no more
+    tpm_nv: int  # first of the NV indices that bind state and log to it, or 0
     degrade: int  # records that may be lost before the gate closes
     quote_pcrs: int  # a bit each
 
@@ -98,9 +103,14 @@ class GuardConfig:
             "policy_ms": [v["warning_ms"], v["grace_ms"], v["initial_ms"], v["extension_ms"]],
             "evidence_max": v["evidence_mb"] << 20,
             "degrade": self.degrade,
+            "lease": v["lease"],
             "tpm": self.tpm,
             "quote_pcrs": self.quote_pcrs,
             "level": ATTESTED if self.quote_pcrs else v["level"],
+            "sealed": int(self.sealed),
+            "tpm_nv": self.tpm_nv,
+            "anchor_ms": v["anchor_s"] * 1000,
+            "anchor_min_ms": ANCHOR_MIN_S * 1000,
             "log": tuple(self.log),
             "agent_uid": uid,
             **{key: v[key] for key in TOLD_AS_THEY_ARE},
@@ -157,11 +167,21 @@ def log_place(text: str, where: str) -> LogPlace:
     raise ConfigError(f"{where}: log = {text!r} is none of {shapes}")
 
 
-def _tpm(place: str, where: str) -> str:
+def tpm_place(place: str, where: str) -> tuple[str, bool]:
+    """Parse ``device_key`` of guard.toml: a TCTI, empty for a file, and whether only a seed is sealed there.  Raises: ConfigError."""
     kind, _, rest = place.partition(":")
-    if place != "file" and (kind != "tpm" or not rest or "\0" in rest):
-        raise ConfigError(f'{where}: device_key = {place!r} is neither "file" nor "tpm:/dev/tpmrm0" nor "tpm:" and a TCTI of libtss2')
-    return f"device:{rest}" if rest.startswith("/") else rest
+    if place != "file" and (kind not in ("tpm", "tpm-sealed") or not rest or "\0" in rest):
+        shapes = '"file", "tpm:/dev/tpmrm0", "tpm:" and a TCTI of libtss2, or "tpm-sealed:" and one of both'
+        raise ConfigError(f"{where}: device_key = {place!r} is none of {shapes}")
+    return f"device:{rest}" if rest.startswith("/") else rest, kind == "tpm-sealed"
+
+
+def tpm_nv(text: str, where: str) -> int:
+    """Parse ``tpm_nv`` of guard.toml: three indices of the owner's range; 0 for none.  Raises: ConfigError."""
+    number = int(text, 16) if re.fullmatch(r"0x[0-9a-fA-F]{8}", text) else 0
+    if text and not 0x01800000 <= number <= 0x01BFFFFD:
+        raise ConfigError(f'{where}: tpm_nv = {text!r} is no NV index of the owner, "0x01800000" to "0x01bffffd"')
+    return number
 
 
 def _limits(v: dict[str, Any], where: str) -> None:
@@ -179,6 +199,7 @@ def _limits(v: dict[str, Any], where: str) -> None:
         ("log_live_min", 32, 1008),
         ("watchdog_s", max(2, v["stale_after_ms"] * 2 // 1000), 3600),
         ("level", 0, CLAIMED_MAX),
+        ("anchor_s", ANCHOR_MIN_S, 86_400),
     )
     if v["level"] > CLAIMED_MAX:
         raise ConfigError(f"{where}: level = {v['level']} is above {CLAIMED_MAX}; 3 comes with quote_pcrs, and no more is verified")
@@ -216,7 +237,10 @@ def load(path: Path) -> GuardConfig:
         found = board.load(v["board"], base)
     except ConfigError as why:
         raise ConfigError(f"{path}: {why}") from why
-    tpm = _tpm(v["device_key"], where)
+    tpm, sealed = tpm_place(v["device_key"], where)
+    nv = tpm_nv(v["tpm_nv"], where)
+    if nv and not tpm:
+        raise ConfigError(f"{where}: tpm_nv needs a device_key in that TPM, or sealed to it")
     return GuardConfig(
         values=v,
         run_dir=base / v["run_dir"],
@@ -226,6 +250,8 @@ def load(path: Path) -> GuardConfig:
         board=found,
         log=log_place(v["log"], where),
         tpm=tpm,
-        quote_pcrs=_quote_pcrs(v["quote_pcrs"], tpm, where),
+        sealed=sealed,
+        tpm_nv=nv,
+        quote_pcrs=_quote_pcrs(v["quote_pcrs"], "" if sealed else tpm, where),
         degrade=_degrade(v["on_log_full"], where),
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._core import guard_create, tpm_activate, tpm_attest, tpm_create
+from .._core import guard_create, tpm_activate, tpm_attest, tpm_create, tpm_seal
 from ..errors import ConfigError
 from ..keyfile import read_secret, write_secret
 from .config import GuardConfig
@@ -38,6 +38,16 @@ def _secret_key(seed: bytes) -> bytes:
     return pair[1]
 
 
+KEYS = {(True, False): "in a TPM", (True, True): "in a TPM", (False, True): "sealed by a TPM", (False, False): "in a file"}
+
+
+def _keys(config: GuardConfig, key: bytes) -> dict[str, bytes]:
+    if config.tpm and not config.sealed:
+        return {"secret_key": bytes(64), "device_pk": key}
+    seed = bytes(32) if config.sealed else read_secret(config.state_dir / "device.key", "device")
+    return {"secret_key": seed + key, "device_pk": bytes(64)}
+
+
 def _common(config: GuardConfig) -> dict[str, Any]:
     state = config.state_dir
     try:
@@ -45,15 +55,13 @@ def _common(config: GuardConfig) -> dict[str, Any]:
         key = bytes.fromhex((state / "device.pub").read_text().strip())
     except (OSError, ValueError) as why:
         raise ConfigError(f"{state}: not enrolled; run: python -m qsafp_embedded.guard --init --config ...") from why
-    if (len(key) == 64) != bool(config.tpm):
-        raise ConfigError(
-            f"{state}: enrolled with the device key in a {'TPM' if len(key) == 64 else 'file'}; device_key in guard.toml says otherwise"
-        )
+    place = KEYS[len(key) == 64, (state / "device.sealed").exists()]
+    if place != KEYS[bool(config.tpm) and not config.sealed, config.sealed]:
+        raise ConfigError(f"{state}: enrolled with the device key {place}; device_key in guard.toml says otherwise")
     return {
         **config.options(),
         "ueid": ueid,
-        "secret_key": bytes(64) if config.tpm else read_secret(state / "device.key", "device") + key,
-        "device_pk": key if config.tpm else bytes(64),
+        **_keys(config, key),
         "nonce_key": read_secret(state / "nonce.key", "nonce"),
         "seal_key": bytes(32),
         "sodium": _sodium_path(),
@@ -87,15 +95,18 @@ def _ours_alone(folder: Path) -> None:
         )
 
 
-def _device_key(state: Path, tpm: str) -> tuple[str, bytes]:
-    """Make the device key: in a file, or in a TPM whose blobs are kept; returns its type and raw public key."""
-    if not tpm:
-        seed = secrets.token_bytes(32)
+def _device_key(state: Path, config: GuardConfig, nonce_key: bytes) -> tuple[str, bytes]:
+    """Make the device key: in a file, sealed by a TPM, or in a TPM whose blobs are kept; returns its type and raw public key."""
+    if config.tpm and not config.sealed:
+        public, blobs = tpm_create(config.tpm)
+        _keep(state / "device.tpm", blobs)
+        return "esp256", public
+    seed = secrets.token_bytes(32)
+    if config.sealed:
+        _keep(state / "device.sealed", tpm_seal(config.tpm, seed, nonce_key))
+    else:
         write_secret(state / "device.key", "device", seed)
-        return "ed25519", _secret_key(seed)[32:]
-    public, blobs = tpm_create(tpm)
-    _keep(state / "device.tpm", blobs)
-    return "esp256", public
+    return "ed25519", _secret_key(seed)[32:]
 
 
 def _keep(path: Path, blobs: bytes) -> None:
@@ -147,10 +158,11 @@ def enrol(config: GuardConfig, *, k0: Path, erase_log: bool = False) -> dict[str
     shutil.rmtree(state, ignore_errors=True)  # an enrolment that was cut
     state.mkdir(parents=True, mode=0o700)
     seal = secrets.token_bytes(32)
-    kind, key = _device_key(state, config.tpm)
+    nonce_key = secrets.token_bytes(32)
+    kind, key = _device_key(state, config, nonce_key)
     attested = _attestation(state, config)
     ueid = b"\x01" + secrets.token_bytes(32)
-    write_secret(state / "nonce.key", "nonce", secrets.token_bytes(32))
+    write_secret(state / "nonce.key", "nonce", nonce_key)
     (state / "device.pub").write_text(key.hex() + "\n")
     (state / "ueid").write_text(ueid.hex() + "\n")
     log_id = guard_create({**_common(replace(config, state_dir=state)), "seal_key": seal, "log_erase": int(erase_log)})

@@ -42,8 +42,7 @@ static bool same(const char *name, const void *p, size_t n)
 static void sha_of_text(uint8_t out[32], const char *fmt, unsigned n)
 {
     char text[64];
-    int len = snprintf(text, sizeof text, fmt, n);
-    qsafp_sha256(out, text, (size_t)len);
+    qsafp_sha256(out, text, (size_t)snprintf(text, sizeof text, fmt, n));
 }
 
 /* ---- the port: the device of device.h with this story's entropy, keys and log writer ---- */
@@ -400,6 +399,7 @@ static void renewal(void)
     note_at(111, (qsafp_record_t){.event = QSAFP_EVENT_CONTAINMENT, .data = {7}});
     note_at(111, (qsafp_record_t){.event = QSAFP_EVENT_EVIDENCE_PRUNED, .data = {0, 16}});
     note_at(111, (qsafp_record_t){.event = QSAFP_EVENT_CONFIG_CHANGE});
+    note_at(111, (qsafp_record_t){.event = QSAFP_EVENT_LOG_ANCHORED, .data = {1}});
     free(t.p);
 }
 

@@ -10,7 +10,7 @@ from repo import code, tracked
 
 SPDX = "SPDX-License-Identifier: " + "Apache-2.0"
 MAX_LINES = 600
-LONGER = {"qsafp_embedded/_core.pyx": 740}  # one binding, one file: every C call stands in it once
+LONGER = {"qsafp_embedded/_core.pyx": 760}  # one binding, one file: every C call stands in it once
 # Spelled in pieces, so that this file holds none of them.
 PARTS = ("/" + "root" + r"\b", "/" + "work" + "/", "/" + "tmp" + "/", "/" + "home" + r"/\w", "/" + "opt/(?:wheels|pypi)")
 MACHINE = re.compile("|".join(PARTS))
