@@ -26,7 +26,7 @@ from .shim import build
 from .stage import Failed, Stage, check
 from .votes import lease_of, payload_of, refused
 
-__all__ = ["Disk", "Entry", "Told", "cuts", "power_cut"]
+__all__ = ["Disk", "Entry", "Told", "cuts", "holds", "power_cut"]
 
 ENTRY = struct.Struct("<IIq24s")
 WRITE, CUT, SYNC_BEGIN, SYNC_END, TELL = range(1, 6)
@@ -200,12 +200,13 @@ def _recovered(s: Stage, where: Path, disk: Disk, told: Told) -> None:
     s.wait("the guard to recover", lambda: child.poll() is not None or s.served(ctl))
     check(child.poll() is None, f"the guard does not start: {s.words(name).strip()[-200:]}")
     with GuardClient.connect(ctl) as guard:
-        _holds(guard, told)
+        holds(guard, told)
     child.kill()
     s.stop(name)
 
 
-def _holds(guard: GuardClient, told: Told) -> None:
+def holds(guard: GuardClient, told: Told) -> None:
+    """Raise Failed unless a guard that just started holds what clients had been told."""
     now = guard.status()
     check(now.phase in (Phase.NONE, Phase.FAILSAFE), f"phase {now.phase_name} after a power cut")
     check(now.boot > told.boot, f"boot {now.boot} was used before")
