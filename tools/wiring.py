@@ -33,17 +33,18 @@ def _box(x: int, y: int, wide: int, words: str) -> str:
     )
 
 
-def _output(y: int, resistor: str, led: str, pulled: bool) -> list[str]:
-    """Line, resistor, LED to ground; LEASE_VALID also a pull-down, so that it is low while nobody drives it."""
+def _output(y: int, part: str, led: str, pulled: str, grounded: bool) -> list[str]:
+    """Line, resistor or transistor, LED; LEASE_VALID also a pull-down, so that it is low while nobody drives it."""
     out = [
         _wire((250, y), (330, y)),
-        _box(330, y, 90, resistor),
+        _box(330, y, 90, part),
         _wire((420, y), (450, y)),
         _box(450, y, 190, led),
-        _wire((640, y), (700, y)),
     ]
+    if grounded:
+        out.append(_wire((640, y), (700, y)))
     if pulled:
-        out += [_wire((290, y), (290, y + 30), (330, y + 30)), _box(330, y + 30, 90, "10 kohm"), _wire((420, y + 30), (700, y + 30))]
+        out += [_wire((290, y), (290, y + 30), (330, y + 30)), _box(330, y + 30, 90, pulled), _wire((420, y + 30), (700, y + 30))]
     return out
 
 
@@ -71,10 +72,21 @@ def draw(b: Board) -> str:
         _wire((700, TOP), (700, ground)),
         _text(700, ground + 18, "GND", ' text-anchor="middle"'),
     ]
+    if b.header.driver:
+        out.append(_text(330, 58, "N-channel: gate to the line, source to GND, drain to the LED's short leg", ' font-size="12"'))
     for i, (name, line) in enumerate(rows):
         y = TOP + ROW * i
+        pin = b.header.pins[LINES.index(name)]
         out += [_text(32, y + 5, name), _text(242, y + 5, line.name or f"line {line.offset}", ' text-anchor="end"')]
-        out += _output(y, *PARTS[name]) if name in PARTS else _input(y)
+        out += [_text(242, y + 23, f"pin {pin}", ' text-anchor="end" fill="#555"')] if pin else []
+        if name not in PARTS:
+            out += _input(y)
+            continue
+        part, led, pulled = PARTS[name]
+        pull = "100 kohm" if b.header.driver else "10 kohm"
+        if b.header.driver:
+            part, led = "transistor", f"{led.partition(':')[0]}, 330 ohm, 3.3 V"
+        out += _output(y, part, led, pull if pulled else "", not b.header.driver)
     return "\n".join([*out, "</svg>", ""])
 
 

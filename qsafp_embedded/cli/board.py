@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -28,6 +30,7 @@ USE = (
     "out, toggles at each query",
     "in, a press asks for a renewal",
 )
+BUSES = {"spi": "spidev*", "i2c": "i2c-*"}
 SIMULATED = "simulated: no real line; the levels are in `pins` and `pins.trace` in the guard's run directory"
 
 
@@ -57,10 +60,16 @@ def _show(args: argparse.Namespace) -> int:
         emit(args, {"name": b.name, "lines": {}}, SIMULATED)
         return 0
     text = [f"{b.title}: {PROVEN[b.proven]}", ""]
-    text += [f"  {name:<13} {line!s:<28} {use}" for name, line, use in zip(LINES, b.lines, USE, strict=True)]
+    rows = zip(LINES, b.header.pins, b.lines, USE, strict=True)
+    text += [f"  {name:<13} {f'pin {pin}' if pin else '':<8} {line!s:<30} {use}" for name, pin, line, use in rows]
+    if b.header.name:
+        sure = "" if b.header.confirmed else "; NOT confirmed by a document: compare before you wire"
+        text += ["", f"pins of {b.header.name}; ground is pin {b.header.ground or '?'}, the supply pin {b.header.supply or '?'}{sure}"]
+    text += ["", *(f"{what + ':':<10} {note}" for what, note in b.notes.items() if note)]
     text += ["", f'in guard.toml: board = "{args.board}"']
     lines = {name: line._asdict() for name, line in zip(LINES, b.lines, strict=True)}
-    emit(args, {"name": b.name, "proven": b.proven, "lines": lines}, "\n".join(text))
+    data = {"name": b.name, "proven": b.proven, "lines": lines, "header": asdict(b.header), "notes": dict(b.notes)}
+    emit(args, data, "\n".join(text))
     return 0
 
 
@@ -104,15 +113,28 @@ def _findings(b: Board) -> Iterator[Finding]:
             yield Finding(name, None, "not looked for: a chip above could not be read")
             continue
         yield _line(name, line, [c for c in chips if c.label == line.chip])
+    for bus, pattern in BUSES.items():
+        yield _bus(bus, sorted(gpio.DEV.glob(pattern)), b.notes.get(bus, ""))
 
 
-def _permit(path: Path) -> str:
+def _bus(bus: str, found: list[Path], enable: str) -> Finding:
+    """A bus is a note: who needs none misses none."""
+    if not found:
+        return Finding(
+            bus, None, f"no /dev/{BUSES[bus]} here; a log in flash or EEPROM needs one", enable or "enable it in the device tree"
+        )
+    shut = [p for p in found if not os.access(p, os.R_OK | os.W_OK)]
+    names = " ".join(map(str, found))
+    return Finding(bus, None, f"{names}: permission denied", _permit(shut[0], "buses")) if shut else Finding(bus, True, names)
+
+
+def _permit(path: Path, rule: str = "gpio") -> str:
     try:
         group_ = path.group()
     except KeyError:
         group_ = "root"  # of nobody either
     if group_ == "root":
-        return "install packaging/udev/60-qsafp-gpio.rules, which gives it to the group gpio"
+        return f"install packaging/udev/60-qsafp-{rule}.rules, which gives it to the group {rule if rule == 'gpio' else 'spi or i2c'}"
     return f"let the guard's user into the group that owns it: usermod -aG {group_} USER"
 
 

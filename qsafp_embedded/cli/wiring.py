@@ -119,14 +119,17 @@ def _begin(b: Board) -> None:
 def _led(b: Board, place: tuple[gpio.Chip, int]) -> None:
     line, pin = b.lines[LEASE_VALID], _pin(b, LEASE_VALID)
     ground, supply = _rail(b.header.ground, "ground"), _rail(b.header.supply, "the logic supply, such as 3.3 V; never 5 V")
-    if line.flags & ACTIVE_LOW:
+    if b.header.driver and not line.flags & (ACTIVE_LOW | OPEN_DRAIN):
+        steps = [f"{pin} to the gate of an N-channel transistor (2N7000 or the like)", f"its source to {ground}"]
+        steps += [f"{supply} through 330 ohm to the LED's long leg", "the LED's short leg to the drain"]
+    elif line.flags & ACTIVE_LOW:
         steps = [f"{supply} to a 330 ohm resistor", "the resistor to the LED's long leg", f"the LED's short leg to {pin}"]
     elif line.flags & OPEN_DRAIN:
         steps = [f"{supply} through 1 kohm to {pin}", "the same pin to the LED's long leg", f"the LED's short leg to {ground}"]
     else:
         steps = [f"{pin} to a 330 ohm resistor", "the resistor to the LED's long leg", f"the LED's short leg to {ground}"]
     if not line.flags & OPEN_DRAIN:
-        steps.append(f"10 kohm from the line to {supply if line.flags & ACTIVE_LOW else ground}: dark while nobody drives it")
+        steps.append(f"{_pull(b)} from the line to {supply if line.flags & ACTIVE_LOW else ground}: dark while nobody drives it")
     _steps("The LED", steps)
     with _request(line, place, output=True) as out:
         try:
@@ -137,6 +140,10 @@ def _led(b: Board, place: tuple[gpio.Chip, int]) -> None:
         finally:
             out.set(0)
     print("The LED is right.")
+
+
+def _pull(b: Board) -> str:
+    return "100 kohm" if b.header.driver else "10 kohm"
 
 
 def _steps(title: str, steps: list[str]) -> None:
@@ -174,7 +181,7 @@ def _button(b: Board, place: tuple[gpio.Chip, int]) -> None:
     rail = _rail(b.header.ground, "ground") if up else _rail(b.header.supply, "the logic supply, such as 3.3 V; never 5 V")
     steps = [f"one leg of the button to {pin}", f"the other leg to {rail}"]
     if not line.flags & sum(board.BIAS.values()):
-        steps.append(f"10 kohm from the line to {_rail(b.header.ground, 'ground')}")
+        steps.append(f"{_pull(b)} from the line to {_rail(b.header.ground, 'ground')}")
     _steps("The button", steps)
     with _request(line, place, output=False) as inp:
         while not _pressed(inp):

@@ -47,7 +47,8 @@ class Line(NamedTuple):
 class Header:
     """Where a maker's wires go: the pin of each line, of ground and of the supply, by the header's own numbers; "" is not known.
 
-    ``confirmed``: the pins were looked up in a document that the board's README names.
+    ``confirmed``: the pins were looked up in a document that the board's README names.  ``driver``: the lines are too weak for an
+    LED, which needs a transistor.
     """
 
     name: str = ""
@@ -55,6 +56,7 @@ class Header:
     ground: str = ""
     supply: str = ""
     confirmed: bool = False
+    driver: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,13 @@ def _read(path: Path, name: str) -> Board:
 
 
 def _header(table: dict[str, Any], pins: tuple[str, ...], path: str) -> Header:
-    h = settings(table, {"name": "", "ground": "", "supply": "", "confirmed": False}, f"{path}: [header]")
+    h = settings(table, {"name": "", "ground": "", "supply": "", "confirmed": False, "driver": False}, f"{path}: [header]")
     taken = [p for p in (*pins, h["ground"], h["supply"]) if p]
     if len(set(taken)) != len(taken):
         raise ConfigError(f"{path}: one header pin has two meanings")
     if h["confirmed"] and not h["name"]:
         raise ConfigError(f"{path}: [header]: give its name, as the board's documents do")
-    return Header(h["name"], pins, h["ground"], h["supply"], h["confirmed"])
+    return Header(pins=pins, **h)
 
 
 LINE: dict[str, Any] = {"line": "", "offset": -1, "active-low": False, "open-drain": False, "bias": "", "debounce_us": 0, "pin": ""}

@@ -12,7 +12,7 @@ import pytest
 
 from qsafp_embedded.cli import doctor, main
 from qsafp_embedded.cli.common import Home
-from qsafp_embedded.hardware import gpio
+from qsafp_embedded.hardware import board, gpio
 
 FREE = {17: "GPIO17", 22: "GPIO22", 23: "GPIO23", 27: "GPIO27"}
 
@@ -47,7 +47,12 @@ def test_boards_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["board", "list"]) == 0
     assert "raspberry_pi_5         Raspberry Pi 5 (never)" in capsys.readouterr().out
     assert main(["board", "show", "raspberry_pi_5"]) == 0
-    assert "LEASE_VALID   pinctrl-rp1 GPIO17" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "LEASE_VALID   pin 11   pinctrl-rp1 GPIO17" in shown
+    assert "spi:       dtparam=spi=on in /boot/firmware/config.txt" in shown
+    assert "NOT confirmed" not in shown
+    assert main(["board", "show", "beagleplay"]) == 0
+    assert "VALIDATOR_REQ          none" in capsys.readouterr().out
     assert main(["board", "show", "simulated"]) == 0
     assert "no real line" in capsys.readouterr().out
     assert main(["board", "show", "rasberry_pi_5"]) == 1
@@ -136,6 +141,22 @@ def test_what_is_no_chip_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert (nine.path.name, ten.path.name) == ("gpiochip9", "gpiochip10")
     assert nine.trouble == os.strerror(21)
     assert ten.trouble
+
+
+def test_a_bus_that_is_missing_or_shut_says_what_this_board_needs(
+    pi: Pi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpio, "DEV", tmp_path)
+    found = check(capsys, "raspberry_pi_5")[1]
+    assert (found["spi"]["ok"], found["spi"]["remedy"]) == (None, board.load("raspberry_pi_5").notes["spi"])
+    assert "dtparam=i2c_arm=on" in str(found["i2c"]["remedy"])
+    (tmp_path / "spidev0.0").touch()
+    (tmp_path / "i2c-1").touch()
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "i2c-1")
+    found = check(capsys, "raspberry_pi_5")[1]
+    assert (found["spi"]["ok"], found["spi"]["seen"]) == (True, str(tmp_path / "spidev0.0"))
+    assert (found["i2c"]["ok"], found["i2c"]["seen"]) == (None, f"{tmp_path / 'i2c-1'}: permission denied")
+    assert "60-qsafp-buses.rules" in str(found["i2c"]["remedy"]) or "usermod" in str(found["i2c"]["remedy"])
 
 
 # ---- the watchdog ----
