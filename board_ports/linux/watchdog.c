@@ -90,7 +90,8 @@ static int arm(host_t *h)
                     why == EBUSY ? "; another process has it, systemd perhaps: RuntimeWatchdogSec=off in system.conf"
                     : why == EACCES ? "; packaging/udev/60-qsafp-watchdog.rules gives it to the group qsafp" : "");
     }
-    if (ioctl(fd, WDIOC_SETTIMEOUT, &got) || ioctl(fd, WDIOC_GETTIMEOUT, &got)) {
+    bool set = ioctl(fd, WDIOC_SETTIMEOUT, &got) == 0 || errno == EOPNOTSUPP; /* one whose time is fixed, such as rti_wdt */
+    if (!set || ioctl(fd, WDIOC_GETTIMEOUT, &got)) {
         int why = errno;
         disarm(h);
         return fail(h, "watchdog %s: its timeout cannot be set: %s", h->o->watchdog, strerror(why));

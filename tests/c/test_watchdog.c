@@ -11,7 +11,7 @@
 #include "host_stub.h"
 
 static char root[] = P_tmpdir "/qsafp-watchdog-XXXXXX", boot_id[200];
-static struct { _Atomic int fed, refuse, timeout, most; } fake;
+static struct { _Atomic int fed, refuse, fixed, timeout, most; } fake;
 
 static int fake_ioctl(int fd, unsigned long what, int *value);
 
@@ -23,8 +23,8 @@ static int fake_ioctl(int fd, unsigned long what, int *value);
 static int fake_ioctl(int fd, unsigned long what, int *value)
 {
     (void)fd;
-    if (fake.refuse) {
-        errno = EOPNOTSUPP;
+    if (fake.refuse || (fake.fixed && what == WDIOC_SETTIMEOUT)) {
+        errno = fake.refuse ? EIO : EOPNOTSUPP;
         return -1;
     }
     if (what == WDIOC_KEEPALIVE)
@@ -204,6 +204,22 @@ static void a_timeout_that_is_not_kept_refuses_the_start(void)
     end(&h);
 }
 
+static void one_whose_time_is_fixed_is_taken_as_it_is(void)
+{
+    host_t h = fresh();
+    write_text(path, "");
+    fake.fixed = 1;
+    fake.timeout = 15;
+    CHECK(watchdog_start(&h) == 0);
+    end(&h);
+    h = fresh();
+    write_text(path, "");
+    fake.timeout = 60;
+    CHECK(watchdog_start(&h) < 0 && strstr(why, "asked for 15 s, it will wait 60 s"));
+    end(&h);
+    fake.fixed = 0;
+}
+
 static void one_that_is_not_there_names_itself(void)
 {
     host_t h = fresh();
@@ -294,6 +310,7 @@ int main(void)
     it_starves_when_the_deadline_thread_stops();
     it_starves_when_the_pin_holder_hangs();
     a_timeout_that_is_not_kept_refuses_the_start();
+    one_whose_time_is_fixed_is_taken_as_it_is();
     one_that_is_not_there_names_itself();
     three_resets_without_a_lease_and_it_is_left_alone_until_one();
     what_cannot_be_counted_is_not_armed();
