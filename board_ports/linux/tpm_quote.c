@@ -225,7 +225,7 @@ static int activate_now(struct tpm *t)
         return tpm_failed(t, "asking for the endorsement key", rc);
     rc = t->f.activate(t->esys, t->ak, t->primary, t->session, t->policy, NONE, &id, &secret, &found);
     if (rc)
-        return tpm_failed(t, "the challenge is of another TPM or key: opening it", rc);
+        return rc >> 16 == 0 ? tpm_broken(t, "the challenge is of another TPM or key; have the enroller make it from this device's enrolment") : tpm_failed(t, "opening the challenge", rc);
     bool good = t->f.put_digest(found, wire, sizeof wire, &n) == 0 && n == 34;
     t->f.free(found);
     memcpy(a->secret, wire + 2, 32);

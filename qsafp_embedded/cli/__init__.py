@@ -17,7 +17,7 @@ from ..errors import QsafpError
 
 __all__ = ["main", "parser"]
 
-GROUPS = ("init", "validators", "run", "status", "audit", "stop", "doctor", "board", "image", "test", "keygen", "completion")
+GROUPS = ("init", "validators", "run", "status", "audit", "stop", "doctor", "board", "attest", "image", "test", "keygen", "completion")
 
 
 START = """start here:

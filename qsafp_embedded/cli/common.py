@@ -227,10 +227,10 @@ def _whole(file: BinaryIO, path: Path, data: bytes) -> None:
         raise
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a new file, whole or not at all; raises QsafpError."""
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             _whole(file, path, data)
     except FileExistsError as why:
         raise QsafpError(f"{path}: is there already; qsafp never overwrites") from why

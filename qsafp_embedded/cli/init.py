@@ -15,11 +15,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import keys, sets
 from .._core import sha256
 from ..errors import ConfigError, QsafpError
 from ..tls import make_certificate, spki_of_key
+from . import attest
 from .common import Commands, Home, command, emit, folders
 from .templates import SYSTEM, Folders, agent_toml, device_toml, guard_toml, validator_toml
 
@@ -32,7 +34,10 @@ MONTH_MS = 31 * 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Plan:
-    """What to make: directory, profile, suite, model file or None, duration of leases in ms; ``places`` instead of one directory."""
+    """What to make: directory, profile, suite, model file or None, duration of leases in ms; ``places`` instead of one directory.
+
+    ``device_key`` and ``quote_pcrs`` are guard.toml's.
+    """
 
     root: Path
     profile: str = "lab"
@@ -40,6 +45,8 @@ class Plan:
     model: Path | None = None
     duration_ms: int = 60_000
     places: Folders | None = None
+    device_key: str = "file"
+    quote_pcrs: tuple[int, ...] = ()
 
     @property
     def folders(self) -> Folders:
@@ -59,8 +66,14 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("--profile", choices=sorted(PROFILES), required=True, help="lab: 3 of 3, home: 2 of 3, fleet: 4 of 6; all on this host")
     p.add_argument("--model", type=Path, metavar="FILE", help="model that leases name by its SHA-256")
+    p.add_argument("--device-key", default="file", metavar="PLACE", help='"file" (default), or a TPM: "tpm:/dev/tpmrm0"')
+    p.add_argument("--quote-pcrs", type=_pcrs, default=(), metavar="N,N", help="of that TPM: leases state level 3 while these PCRs stay")
     p.add_argument("--suite", choices=sorted(sets.SUITES), default="ed25519", help="signatures of validators (default: %(default)s)")
     p.add_argument("--duration-ms", type=_duration, default=60_000, metavar="MS", help="length of a lease (default: %(default)s)")
+
+
+def _pcrs(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(","))
 
 
 def _duration(text: str) -> int:
@@ -72,7 +85,7 @@ def _duration(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     f = folders(args.dir)
-    plan = Plan(f.config, args.profile, args.suite, args.model, args.duration_ms, f)
+    plan = Plan(f.config, args.profile, args.suite, args.model, args.duration_ms, f, args.device_key, args.quote_pcrs)
     enrolment = make(plan)
     m, n = PROFILES[plan.profile]
     home = Home(f.config, f.state, args.dir is not None)
@@ -90,11 +103,13 @@ def _run(args: argparse.Namespace) -> int:
         lines.append(f"LAB set key, good for experiments only: {set_key}")
     else:
         lines.append(f"take the set key offline now, who has it can replace the validators: {set_key}")
+    if plan.quote_pcrs:
+        lines.append("this TPM's key is trusted on first use: for a maker's certificate enrol with qsafp attest challenge --ek-ca")
     emit(args, {"dir": str(f.config), "m": m, "n": n, "suite": plan.suite, "lab": True, **enrolment}, "\n".join(lines))
     return 0
 
 
-def make(plan: Plan) -> dict[str, str]:
+def make(plan: Plan) -> dict[str, Any]:
     """Make it all beside the target and rename; returns the public enrolment.  Raises ConfigError, QsafpError."""
     final = plan.folders
     longest = final.run / "main" / "agent.sock"
@@ -131,7 +146,7 @@ def _give(root: Path, user: str) -> None:
         os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
-def _fill(f: Folders, plan: Plan) -> dict[str, str]:
+def _fill(f: Folders, plan: Plan) -> dict[str, Any]:
     """Fill the folders ``f``; what is written names the places where they will be."""
     m, n = PROFILES[plan.profile]
     final = plan.folders
@@ -142,9 +157,14 @@ def _fill(f: Folders, plan: Plan) -> dict[str, str]:
     model = sha256(_read(plan.model)) if plan.model else bytes(32)
     named = str(plan.model.absolute()) if plan.model else None
     config = f.config / "guard" / "guard.toml"
-    config.write_text(guard_toml(f, model=named, duration_ms=plan.duration_ms))  # what the guard enrols with: no place is final yet
+
+    def written(where: Folders) -> str:
+        return guard_toml(where, model=named, duration_ms=plan.duration_ms, device_key=plan.device_key, quote_pcrs=plan.quote_pcrs)
+
+    config.write_text(written(f))  # what the guard enrols with: no place is final yet
     enrolment = _enrol(f, config)
-    config.write_text(guard_toml(final, model=named, duration_ms=plan.duration_ms))
+    attested, state = _attest(f, config, enrolment) if plan.quote_pcrs else ("", "")
+    config.write_text(written(final))
     relay = _ed25519(f.config / "agent" / "relay.key")
     certificate = make_certificate(relay, name="qsafp agent")
     (f.config / "agent" / "relay.crt").write_bytes(certificate)
@@ -156,7 +176,9 @@ def _fill(f: Folders, plan: Plan) -> dict[str, str]:
         members.append(_validator(where, i, port, plan.suite))
         (where / "relay.crt").write_bytes(certificate)
         text = validator_toml(final, i, port=port, suite=plan.suite, relay_spki=spki_of_key(relay))
-        (where / "validator.toml").write_text(text + device_toml(enrolment, model=model, registered=int(time.time())))
+        (where / "validator.toml").write_text(
+            text + device_toml(enrolment, model=model, registered=int(time.time()), attested=attested) + state
+        )
     set_key = _ed25519(f.config / "set" / "set.key")
     s = sets.ValidatorSet(secrets.token_bytes(16), 1, m, tuple(members), plan.suite, lab=True, set_keys=(set_key.public,))
     document = sets.encode(s, [set_key])
@@ -178,15 +200,29 @@ def _ed25519(path: Path) -> keys.Ed25519Key:
     return key
 
 
-def _enrol(f: Folders, config: Path) -> dict[str, str]:
-    """Let the guard make its own keys: nobody else ever sees them."""
-    k0 = f.state / "auditor" / "k0"
-    words = [sys.executable, "-m", "qsafp_embedded.guard", "--init", "--config", str(config), "--k0", str(k0)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+def _guard(f: Folders, config: Path, *words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "qsafp_embedded.guard", "--config", str(config), *words], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise QsafpError(f"guard --init: {said[-1] if said else f'exit code {done.returncode}'}".replace(str(f.config), "…"))
-    return {k: str(v) for k, v in json.loads((f.state / "guard" / "enrolment.json").read_text()).items()}
+        raise QsafpError(f"guard {words[0]}: {said[-1] if said else f'exit code {done.returncode}'}".replace(str(f.config), "…"))
+    return dict(json.loads(done.stdout))
+
+
+def _enrol(f: Folders, config: Path) -> dict[str, Any]:
+    """Let the guard make its own keys: nobody else ever sees them."""
+    return _guard(f, config, "--init", "--k0", str(f.state / "auditor" / "k0"))
+
+
+def _attest(f: Folders, config: Path, enrolment: dict[str, Any]) -> tuple[str, str]:
+    """Have the TPM prove that the attestation key is its own; what validators are told of it."""
+    asked, ticket = attest.challenge(enrolment)
+    file = f.state / "guard" / "challenge.json"
+    file.write_text(json.dumps(asked))
+    answer = _guard(f, config, "--activate", str(file))
+    file.unlink()
+    return attest.admit(ticket, answer)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["SYSTEM", "Folders", "agent_toml", "device_toml", "guard_toml", "validator_toml"]
+__all__ = ["SYSTEM", "Folders", "agent_toml", "attested_toml", "device_toml", "guard_toml", "pcrs_toml", "validator_toml"]
 
 SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 YEAR_MS = 365 * 24 * 3600 * 1000
@@ -37,7 +39,7 @@ def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def guard_toml(f: Folders, *, model: str | None, duration_ms: int) -> str:
+def guard_toml(f: Folders, *, model: str | None, duration_ms: int, device_key: str = "file", quote_pcrs: Sequence[int] = ()) -> str:
     """The guard's file; ``model`` is the path of a model file."""
     share = max(1, duration_ms // 6)
     none = "" if model else "  # no model is named"
@@ -64,8 +66,8 @@ drain_ms = 200  # what a workload gets to finish its batch before it is frozen
 linger_ms = 60000  # how long the pins are held at their safe levels after the guard's death
 evidence_mb = 64  # room for leases and refusals kept as evidence
 on_log_full = "close"  # or "degrade(n)": stay open while at most n records wait for the disk or were lost, each counted
-device_key = "file"  # or "tpm:/dev/tpmrm0": made in that TPM when the device is enrolled, never out of it
-quote_pcrs = []  # PCRs of that TPM, such as [0, 2, 4, 7]: requests come with a quote of them, and leases state level 3
+device_key = {_text(device_key)}  # or "tpm:/dev/tpmrm0": made in that TPM when the device is enrolled, never out of it
+quote_pcrs = {list(quote_pcrs)}  # PCRs of that TPM, such as [0, 2, 4, 7]: requests come with a quote of them, and leases state level 3
 log = "file"  # or "spi:/dev/spidev0.0" (NOR flash), or "i2c:/dev/i2c-1@0x50,32768" (EEPROM of so many bytes)
 log_live_min = 1000  # a log that holds fewer records refuses the start
 board = "simulated"  # "simulated" drives no real line and says so everywhere; qsafp board list knows others
@@ -125,6 +127,7 @@ max_period_ms = 0  # the longest initial period and extension of a device, 0 for
 human_retry_ms = 2000  # how soon an agent asks again while a person decides
 start = "first"  # without state, follow a log from serial 1 or a lease of our peers on; "any": from wherever it stands
 suites = ["ed25519", "hybrid", "ml-dsa-65"]  # a set of another suite is refused
+min_level = 0  # the least level that a lease may state; 3 grants none without a TPM's quote
 
 [policy.release]  # who releases a fail-safe of this reason: "auto", or "human": qsafp unlock
 LEASE_EXPIRED = "auto"
@@ -144,8 +147,28 @@ cert = "relay.crt"
 """
 
 
-def device_toml(enrolment: dict[str, str], *, model: bytes, registered: int) -> str:
-    """What a validator's file says of a device; ``registered`` in Unix s."""
+def attested_toml(ak: str, trust: str, name: str) -> str:
+    """What a validator's file says of a device that attests, after ``qsafp attest``."""
+    return f"""ak = "{ak}"  # its attestation key: every request needs a quote by it, and leases state level 3
+ek = "{trust}"  # why its TPM is taken for one: "certificate" of its maker, or trusted on "first-use"
+pcrs = {_text(name)}  # the [[pcrs]] that it may show
+"""
+
+
+def pcrs_toml(name: str, version: int, values: Mapping[int, str]) -> str:
+    """A PCR state that a validator allows; ``values`` in hex by PCR."""
+    listed = ", ".join(f'{n} = "{value}"' for n, value in sorted(values.items()))
+    return f"""
+[[pcrs]]  # an allowed state; before an update add the next version, afterwards take this one away
+name = {_text(name)}
+version = {version}
+values = {{ {listed} }}  # of the SHA-256 bank
+"""
+
+
+def device_toml(enrolment: dict[str, Any], *, model: bytes, registered: int, attested: str = "") -> str:
+    """What a validator's file says of a device; ``registered`` in Unix s, ``attested`` the lines of ``attested_toml``."""
+    none = "".join(f"# {line}\n" for line in attested_toml("…", "first-use", "pi").splitlines())
     return f"""
 [[device]]  # a device that may get leases
 ueid = "{enrolment["ueid"]}"
@@ -154,4 +177,4 @@ key_type = "{enrolment["key_type"]}"  # ed25519, or esp256: in a TPM
 log_id = "{enrolment["log_id"]}"  # the log it was enrolled with
 models = ["{model.hex()}"]  # SHA-256 of the models it may run; ["*"] is any
 registered = {registered}  # Unix time, s
-"""
+{attested or none}"""

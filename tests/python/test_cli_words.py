@@ -74,6 +74,7 @@ def test_without_a_word_the_first_steps_are_shown(capsys: pytest.CaptureFixture[
 
 
 NEEDS_NONE = {("init",), ("keygen",), ("completion",), ("test",), ("run",), ("board", "list"), ("board", "show")}
+NEEDS_NONE |= {("attest", "challenge"), ("attest", "admit")}
 NEEDS_NONE |= {("image", act) for act in ("keygen", "sign", "verify", "inspect")}
 
 
