@@ -65,10 +65,11 @@ typedef struct {
     uint32_t ticks, late;             /* ticks so far; those that came a whole period late */
     uint64_t budget_ns; uint32_t budget; /* records that the payload may still cause in this second */
     checkpoint_t checkpoint;
-    uint8_t secret[64], nonce_key[32], seal_key[32], pool[32]; /* seed and public key; nonce key; K_0; entropy */
+    uint8_t secret[64], nonce_key[32], seal_key[32], pool[32]; /* seed and public key; nonce key; the log's; entropy */
     uint32_t drawn; int query;        /* from the pool; level of VALIDATOR_REQ */
     uint64_t failsafe_ns;             /* since when FAILSAFE pulses */
     uint32_t state_count, state_place;
+    uint32_t seal_epoch, seal_slot; bool seal_kept; /* of seal_key, and where it lies */
     bool masked;                      /* the core's lock is held: what the timer's mask was */
     size_t line_have; uint64_t line_ns;
     uint8_t line[ENCODED_BYTES];

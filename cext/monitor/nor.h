@@ -6,12 +6,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "qsafp.h"
+
 enum { NOR_SECTOR = 4096, NOR_PAGE = 256 };
 
 /* 0, or QSAFP_E_STORE when it takes too long or reads back as something else. */
 int nor_read(uint32_t at, void *buf, uint32_t len);
 int nor_prog(uint32_t at, const void *buf, uint32_t len); /* within erased bytes */
 int nor_erase(uint32_t at);                               /* one sector */
+
+/* seal.c */
+int seal_start(void);              /* finds the key; one that was never kept stays what the caller put there */
+void seal_put(qsafp_record_t *r);
+int seal_done(void);               /* the sealed record is durable: its key goes */
 
 /* store.c: the port's */
 int log_read(void *ctx, uint32_t off, void *buf, uint32_t len);

@@ -19,10 +19,19 @@ int log_erase(void *ctx, uint32_t sector)
     return sector >= RING_BYTES / NOR_SECTOR ? QSAFP_E_STORE : nor_erase(LOG_OFF + sector * NOR_SECTOR);
 }
 
+/* Every sixteenth record is sealed on its way. */
 int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len)
 {
+    qsafp_record_t r;
     (void)ctx;
-    return off > RING_BYTES || len > RING_BYTES - off ? QSAFP_E_STORE : nor_prog(LOG_OFF + off, buf, len);
+    if (len != sizeof r || off > RING_BYTES - len)
+        return QSAFP_E_STORE;
+    memcpy(&r, buf, sizeof r);
+    bool sealed = r.seq % QSAFP_SECTOR_SLOTS == QSAFP_SECTOR_SLOTS - 1;
+    if (sealed)
+        seal_put(&r);
+    int err = nor_prog(LOG_OFF + off, &r, sizeof r);
+    return err || !sealed ? err : seal_done();
 }
 
 int log_sync(void *ctx)

@@ -91,8 +91,10 @@ class Edges:
 class Device:
     """What a factory and an operator give one board: keys, entropy, the validators' set, policy in ms."""
 
-    def __init__(self, *, duration_ms: int = 60_000, grace_ms: int = 300, q: Quorum | None = None) -> None:
-        self.q = q or quorum(m=4, n=6, lab=True)
+    def __init__(self, *, duration_ms: int = 60_000, grace_ms: int = 300, document: bytes = b"") -> None:
+        """``document``: the set of validators that run elsewhere; else a set whose keys are at hand."""
+        self.q: Quorum = quorum(m=4, n=6, lab=True)
+        self.document = document or self.q.document
         self.ueid, self.seed = b"\x01" + secrets.token_bytes(32), secrets.token_bytes(32)
         self.public = Ed25519Key.from_seed(self.seed).public
         self.nonce_key, self.k0 = secrets.token_bytes(32), secrets.token_bytes(32)
@@ -101,7 +103,7 @@ class Device:
     def fuses(self) -> bytes:
         """The bytes of the fuses, as cext/monitor/monitor.h lays them out."""
         body = struct.pack("<4sI33s7x", b"QFS1", 1, self.ueid) + self.seed + self.nonce_key + self.k0 + MODEL
-        body += struct.pack("<Q4QII", self.duration_ms, *self.policy_ms, len(self.q.document), 0)
+        body += struct.pack("<Q4QII", self.duration_ms, *self.policy_ms, len(self.document), 0)
         return body + hashlib.sha256(body).digest()
 
 
@@ -126,9 +128,7 @@ class Board:
         words = [QEMU, "-M", "sifive_u", "-smp", "3", "-m", "128", "-display", "none", "-net", "none", "-bios", "none", "-no-reboot"]
         words += ["-kernel", str(OUT / "monitor.elf"), "-drive", f"if=mtd,format=raw,file={flash}"]
         words += self._blob("fuses.bin", self.device.fuses(), FUSES) + self._blob("entropy.bin", self._entropy, ENTROPY)
-        words += self._blob("set.cbor", self.device.q.document, SET) + self._blob(
-            "payload.bin", (OUT / "payload.bin").read_bytes(), PAYLOAD
-        )
+        words += self._blob("set.cbor", self.device.document, SET) + self._blob("payload.bin", (OUT / "payload.bin").read_bytes(), PAYLOAD)
         words += self._blob("orders.bin", ORDER.pack(self.attack, *(8 * [0])), ORDERS)
         words += ["-serial", "pty", "-monitor", "none", "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off"]
         words += ["-accel", "tcg", "-qtest", f"unix:{self.folder}/qtest,server=on,wait=off", "-qtest-log", "none", "-D", str(self.log)]

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real validators and the real agent lead a board: leases over mutual TLS from 4 of 6, fed through the line; the auditor's command then
+verifies the log on the host (HW-6, HW-7, HW-8)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import unleashed
+from agent_world import World
+from unleashed import Board, Device, short_dir, until
+from validator_kit import MODEL
+
+from qsafp_embedded._tables import Event, Phase
+from qsafp_embedded.cli.templates import device_toml
+from qsafp_embedded.keyfile import write_secret
+
+pytestmark = pytest.mark.skipif(bool(unleashed.absent()), reason=f"not installed: {unleashed.absent()}")
+RENEWALS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    unleashed.build()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_dir() as path:
+        yield path
+
+
+def register(world: World, device: Device, log_id: bytes) -> None:
+    """Let every validator know this device and no other."""
+    enrolment = {"ueid": device.ueid.hex(), "key": device.public.hex(), "key_type": "ed25519", "log_id": log_id.hex()}
+    for toml in world.root.glob("validator-*/validator.toml"):
+        kept = toml.read_text().partition("\n[[device]]")[0]
+        toml.write_text(kept + device_toml(enrolment, model=MODEL, registered=int(time.time())))
+
+
+async def lead(world: World, board: Board) -> None:
+    """Run validators and agent until the lease was renewed some times."""
+    async with world.validators(), world.agent(guard_socket=f'"{board.line}"', guard_config='""') as agent:
+        await world.until(lambda: agent.status()["renewals"] > RENEWALS, f"{RENEWALS} renewals")
+
+
+def audit(world: World, line: Path, k0: bytes) -> dict[str, object]:
+    """What the auditor's command says of the log that it reads over the line."""
+    ctl = world.root / "run/main/ctl.sock"
+    ctl.parent.mkdir(parents=True, exist_ok=True)
+    ctl.symlink_to(line)
+    key = world.root / "board.k0"
+    write_secret(key, "seal", k0)
+    words = [sys.executable, "-m", "qsafp_embedded.cli", "audit", "verify", "--json", "--dir", str(world.root), "--k0", str(key)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_an_agent_leads_a_board_through_its_line(folder: Path) -> None:
+    world = World(folder, profile="fleet")
+    device = Device(duration_ms=6000, document=(world.root / "set/set-1.cbor").read_bytes())
+    with Board(device, folder) as board:
+        with board.client() as client:
+            register(world, device, client.status().log_id)
+        asyncio.run(lead(world, board))
+        with board.client() as client:
+            until(lambda: client.status().phase == Phase.FAILSAFE)  # nobody renews any more
+            events = [r["event"] for r in board.records(client)]
+        assert events.count(Event.LEASE_ISSUED) == 1
+        assert events.count(Event.LEASE_RENEWED) >= RENEWALS
+        assert audit(world, board.line, device.k0)["records"] == len(events)
+        assert board.orders()["batches"] > 0
