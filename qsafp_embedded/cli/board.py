@@ -14,7 +14,7 @@ from ..guard import config as guard
 from ..hardware import board, gpio
 from ..hardware.board import LINES, Board, Line
 from .common import Commands, command, emit, group, home_of
-from .doctor import Finding, report
+from .doctor import Finding, keys, report
 from .wiring import Stopped, wire
 
 __all__ = ["add"]
@@ -80,7 +80,10 @@ def _configured(args: argparse.Namespace) -> Board:
 
 
 def _check(args: argparse.Namespace) -> int:
-    return report(args, list(_findings(_configured(args))))
+    if args.board:
+        return report(args, list(_findings(board.load(args.board))))
+    config = guard.load(home_of(args).guard_toml)
+    return report(args, [*_findings(config.board), *keys(config)])
 
 
 def _wire(args: argparse.Namespace) -> int:

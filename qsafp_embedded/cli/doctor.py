@@ -20,10 +20,10 @@ from ..validator import admin_client
 from ..validator import config as validator
 from .common import Commands, Home, ask_agent, command, emit, home_of
 
-__all__ = ["Finding", "add", "examine", "report"]
+__all__ = ["Finding", "add", "examine", "keys", "report"]
 
 DISK_MIN = 100 << 20
-SECRETS = ("guard/state/*.key", "guard/state/device.tpm", "agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0")
+SECRETS = ("guard/state/*.key", "guard/state/*.tpm", "agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0")
 
 
 class Finding(NamedTuple):
@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
 
 def examine(home: Home) -> Iterator[Finding]:
     """Yield all findings, good ones too; what cannot be looked at is a finding as well."""
-    for look in (_files, _configs, _set, _guard, _agent, _validators, _log, _watchdog, _host):
+    for look in (_files, _configs, _keys, _set, _guard, _agent, _validators, _log, _watchdog, _host):
         try:
             yield from look(home)
         except (QsafpError, OSError) as why:
@@ -67,15 +67,34 @@ def _files(home: Home) -> Iterator[Finding]:
                 yield Finding("keys", False, f"{path}: mode {mode:04o} lets others at it", f"chmod 600 {path}")
     if not bad:
         yield Finding("keys", True, "only their owner can read them")
-    if any(home.state.glob("guard/state/device.tpm")):
-        yield Finding("device key", True, "in the TPM: its file here is of no use without it")
-    elif any(home.state.glob("guard/state/device.key")):
-        yield Finding("device key", True, "in a file; device_key in guard.toml can keep it in a TPM")
     k0, set_key = home.state / "auditor" / "k0", home.root / "set" / "set.key"
     if k0.exists():
         yield Finding("auditor", None, f"{k0} is still here: whoever has it can forge seals", "hand it over, then delete it here")
     if set_key.exists():
         yield Finding("set key", None, f"{set_key} is still here: whoever has it can replace validators", "move it to an offline medium")
+
+
+def keys(config: guard.GuardConfig) -> Iterator[Finding]:
+    """Where a device's keys are, and what its leases state of it."""
+    listed = ", ".join(str(n) for n in range(guard.PCRS) if config.quote_pcrs >> n & 1)
+    if config.tpm and not (config.state_dir / "device.tpm").exists():
+        yield Finding("device key", False, "not in the TPM that guard.toml names", "enrol the device again, or correct device_key")
+    elif config.values["device_key"].startswith("tpm-sealed:"):
+        yield Finding("device key", None, f"sealed to TPM {config.tpm}, in memory while the guard runs", 'stronger: device_key = "tpm:…"')
+    elif config.tpm:
+        yield Finding("device key", True, f"in TPM {config.tpm}: its file here is of no use without it")
+    else:
+        yield Finding("device key", True, "in a file; device_key in guard.toml can keep it in a TPM")
+    if not listed:
+        yield Finding("level", True, f"{config.values['level']}, on the guard's word; with quote_pcrs in guard.toml a TPM shows 3")
+    elif (config.state_dir / "attest.tpm").exists():
+        yield Finding("level", True, f"3: the TPM quotes PCRs {listed}, and validators verify it")
+    else:
+        yield Finding("level", False, "quote_pcrs is set, but there is no attestation key", "enrol the device again")
+
+
+def _keys(home: Home) -> Iterator[Finding]:
+    yield from keys(guard.load(home.guard_toml))
 
 
 def _set(home: Home) -> Iterator[Finding]:

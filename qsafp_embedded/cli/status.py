@@ -10,6 +10,7 @@ from typing import Any
 
 from ..client import GuardClient, Status
 from ..errors import ConfigError, FormatError, GuardUnavailable, LeaseRefused, QsafpError
+from ..settings import read_toml
 from .common import Commands, Home, ask_agent, command, emit, group, home_of
 
 __all__ = ["add", "guard_status"]
@@ -51,6 +52,8 @@ def _look(home: Home) -> dict[str, Any]:
     return {
         "guard": {
             "pid": pid,
+            "level": _level(home, s.serial),
+            "device_key": read_toml(home.guard_toml).get("device_key", "file"),
             "phase": s.phase_name.lower(),
             "status": s.status_name,
             "reason": s.reason_name,
@@ -74,6 +77,24 @@ def _look(home: Home) -> dict[str, Any]:
     }
 
 
+def _level(home: Home, serial: int) -> int | None:
+    """What the running lease states; None if the agent kept none of this serial here."""
+    from ..lease import Lease
+
+    try:
+        found = Lease.decode(home.last_lease.read_bytes())
+    except (OSError, FormatError):
+        return None
+    return found.level if found.serial == serial else None
+
+
+def _place(g: dict[str, Any]) -> str:
+    """Level and place of the key, in words."""
+    level = g["level"]
+    stated = "no lease" if level is None else f"{level}, {'quoted by its TPM' if level >= 3 else 'on its word'}"
+    return f"level      {stated}; device key in {'a file' if g['device_key'] == 'file' else g['device_key']}"
+
+
 def _text(home: Home, found: dict[str, Any]) -> str:
     g, a = found["guard"], found["agent"]
     if g is None:
@@ -86,6 +107,7 @@ def _text(home: Home, found: dict[str, Any]) -> str:
             f"status     {g['status']}{closed}{', workloads contained' if g['contained'] else ''}",
             f"guard      pid {g['pid']}, {g['renewals']} renewals, log of {g['log']['next']} records",
             f"device     {g['ueid'][:18]}…  model {g['model'][:16]}…",
+            _place(g),
         ]
         if g["denied"]:
             lines.append(f"denied by  validators {', '.join(map(str, g['denied']))}")

@@ -9,7 +9,10 @@ import secrets
 import signal
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -367,14 +370,53 @@ def test_an_attestation_key_that_is_missing_changed_or_of_another_tpm_refuses_th
 
 
 @needs_tpm
-def test_init_with_a_tpm_makes_a_fleet_that_leases_at_level_3(tpm: Tpm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_with_a_tpm_makes_what_leases_at_level_3_until_a_pcr_changes(tpm: Tpm, capsys: pytest.CaptureFixture[str]) -> None:
     with short_dir() as root:
         at = root / "d"
         assert main(["init", "--profile", "lab", "--dir", str(at), "--device-key", tpm.key, "--quote-pcrs", "0,7"]) == 0
         assert "trusted on first use" in capsys.readouterr().out
         assert not (at / "guard/challenge.json").exists()
-        found = config.load(at / "guard/guard.toml")
-        assert (found.quote_pcrs, found.options()["level"]) == (0x81, 3)
+        with programs(at):
+            assert json.loads(told_by(capsys, "lease show --json", at))["level"] == 3
+            assert "level      3, quoted by its TPM; device key in tpm:swtpm" in told_by(capsys, "status", at)
+            assert "level 3" in told_by(capsys, "lease show", at)
+            rows = json.loads(told_by(capsys, "validator devices --json", at))
+            assert [(d["attested_by"], d["measured"]) for listed in rows.values() for d in listed] == [("first-use", 1)] * 3
+            assert told_by(capsys, "board check", at).count("3: the TPM quotes PCRs 0, 7") == 1
+        extend(tpm, 7)
+        with programs(at):
+            until(lambda: "PCRs 0, 7 are in no allowed state (versions 1)" in told_by(capsys, "status", at))
+            assert json.loads(told_by(capsys, "gate check --json", at))["open"] is False
+
+
+def told_by(capsys: pytest.CaptureFixture[str], words: str, at: Path) -> str:
+    """What a command prints."""
+    capsys.readouterr()
+    main([*words.split(), "--dir", str(at)])
+    return capsys.readouterr().out
+
+
+@contextmanager
+def programs(at: Path) -> Iterator[None]:
+    """Validators and an agent, which starts the guard, until it is clear what becomes of the first request."""
+    cli = [sys.executable, "-m", "qsafp_embedded.cli"]
+    up = subprocess.Popen([*cli, "validators", "up", "--dir", str(at)], stdout=subprocess.DEVNULL)
+    words = [sys.executable, "-m", "qsafp_embedded.agent", "--config", str(at / "agent/agent.toml")]
+    agent = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    status = [*cli, "status", "--json", "--dir", str(at)]
+
+    def decided() -> bool:
+        found = json.loads(subprocess.run(status, capture_output=True, text=True, timeout=LIMIT_S, check=False).stdout or "{}")
+        return bool(found.get("guard")) and bool(found["agent"]) and found["guard"]["phase"] in ("active", "failsafe")
+
+    try:
+        until(decided)
+        yield
+    finally:
+        for program in (agent, up):
+            program.send_signal(signal.SIGTERM)
+        for program in (agent, up):
+            program.wait(LIMIT_S)
 
 
 # ---- configuration ----
