@@ -21,7 +21,7 @@ int ring_claim(host_t *h)
     if (errno == EACCES)
         return fail(h, "%s: permission denied; add the guard's user to the group %s, which packaging/udev/60-qsafp-buses.rules gives the bus to", r->name, bus);
     if (errno == ENOENT || errno == ENXIO || errno == ENODEV)
-        return fail(h, "%s: no such bus; enable it in the device tree (Raspberry Pi: raspi-config) and load %s", r->name, l->kind == LOG_SPI ? "spidev" : "i2c-dev");
+        return fail(h, "%s: no such bus; qsafp board check BOARD says how it is enabled there; then load %s", r->name, l->kind == LOG_SPI ? "spidev" : "i2c-dev");
     return fail(h, "%s: %s", r->name, strerror(errno));
 }
 

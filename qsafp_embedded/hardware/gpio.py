@@ -95,7 +95,7 @@ def find(chip: Chip, name: str, offset: int) -> LineInfo | None:
 
 
 def holder(chip: Chip, offset: int) -> str:
-    """The process that holds a line, as ``name (pid 12)``; empty where the kernel (before 6.2) or our rights do not tell."""
+    """The process that holds a line, as ``name (pid 12)``; empty where an older kernel or our rights do not tell."""
     wanted = {f"gpio-chip:\t{chip.path.name}", f"gpio-line:\t{offset}"}
     for info in PROC.glob("[0-9]*/fdinfo/*"):
         try:

@@ -94,6 +94,16 @@ def test_a_configuration_that_cannot_be_names_the_key(configured: Device, case: 
     assert says in start_error(configured)
 
 
+def test_lines_that_cannot_be_had_stop_the_start_and_nothing_else(enrolled: Device) -> None:
+    board = enrolled.root / "board.toml"
+    board.write_text('title = "t"\nproven = "never"\nchip = "nowhere"\n[lines]\nLEASE_VALID = { line = "A" }\n')
+    enrolled.configure(board=str(board))
+    said = start_error(enrolled)
+    assert 'no GPIO chip is labelled "nowhere"; qsafp board check' in said or "permission denied; add the guard's user" in said
+    enrolled.configure()
+    assert enrolled.start().lease()
+
+
 def test_a_socket_path_that_is_too_long_is_named(enrolled: Device) -> None:
     enrolled.configure(run_dir=str(enrolled.root / ("d" * 100)))
     assert "longer than the 107 bytes" in start_error(enrolled)
