@@ -41,6 +41,7 @@ missing_for_boards() {
     PATH=$PATH:/usr/sbin:/sbin have mke2fs || echo e2fsprogs
     PATH=$PATH:/usr/sbin:/sbin have depmod || echo kmod
     have fdtput || echo device-tree-compiler
+    have swtpm || echo swtpm # a board's TPM
     have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
     have arm-linux-gnueabihf-gcc || echo gcc-arm-linux-gnueabihf
     [ -e /usr/aarch64-linux-gnu/include/stdlib.h ] || echo libc6-dev-arm64-cross

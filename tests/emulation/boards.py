@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 __all__ = ["ARCHES", "BOARDS", "Arch", "Board"]
 
+HEAVY = ("check_watchdog_boots.py", "check_power.py")
+COMMON = ("check_boot.py", "check_lines.py", "check_lease.py", "check_hold.py")
+
 
 @dataclass(frozen=True)
 class Arch:
@@ -30,10 +33,11 @@ class Board:
 
     ``modules`` are loaded by the initramfs in this order, each after what it needs; ``carried`` only lie on the disk for modprobe.
     In ``qemu``, ``disk`` is the id of the drive, ``net`` of the user network, ``cmd`` of the command channel, whose file in the guest
-    is ``channel`` (a pattern).  A board whose network or channel is on the chip gives ``nic`` or ``second_serial`` instead.
-    ``dtb`` is a device tree of the kernel package, ``dtb_changes`` are nodes, properties and their new strings.  ``trace`` are events
-    of QEMU to record, ``outside`` the class of outside.py that sees and drives the lines.  ``heavy`` are the checks that a quick run
-    leaves out.
+    is ``channel`` (a pattern); ``{out}`` is the board's folder on the host.  A board whose network or channel is on the chip gives
+    ``nic`` or ``second_serial`` instead.  ``dtb`` is a device tree of the kernel package, ``dtb_changes`` are nodes, properties and
+    their new strings.  ``trace`` are events of QEMU to record, ``outside`` the class of outside.py that sees and drives the lines.
+    ``heavy`` are the checks that a quick run leaves out.  With ``recorded`` it has a second disk, whose writes are
+    recorded; with ``tpm`` the device key lies in a TPM.
     """
 
     name: str
@@ -53,8 +57,10 @@ class Board:
     interface: str = "eth0"
     trace: tuple[str, ...] = ()
     outside: str = "pl061"
-    checks: tuple[str, ...] = ("check_boot.py", "check_lines.py", "check_lease.py", "check_hold.py")
+    checks: tuple[str, ...] = COMMON
     heavy: tuple[str, ...] = ()
+    recorded: bool = False
+    tpm: bool = False
     boot_s: float = 180.0
 
 
@@ -87,6 +93,7 @@ BOARDS = {
                 *("-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "512"),
                 *("-device", "virtio-blk-pci,drive=disk", "-device", "virtio-net-pci,netdev=net,romfile="),
                 *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=cmd,nr=1"),
+                *("-device", "virtserialport,chardev=beat,nr=2", "-chardev", "file,id=beat,path={out}/beat.txt"),
                 *("-device", "i6300esb"),
             ),
             console="ttyAMA0",
@@ -95,6 +102,10 @@ BOARDS = {
             modules=VIRTIO,
             carried=("i6300esb", "tpm_vtpm_proxy", "9pnet_virtio", "9p"),
             trace=("pl061_set_output",),
+            checks=(*COMMON, "check_memory.py", "check_contain.py", "check_watchdog.py", *HEAVY),
+            heavy=HEAVY,
+            recorded=True,
+            tpm=True,
         ),
         Board(
             "ast2600_evb",

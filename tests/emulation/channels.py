@@ -75,12 +75,20 @@ class Qmp:
         self._next()
         self.call("qmp_capabilities")
 
-    def _next(self) -> dict[str, Any]:
-        text = self._lines.line(60)
+    def _next(self, timeout_s: float = 60) -> dict[str, Any]:
+        text = self._lines.line(timeout_s)
         if text is None:
-            raise BoardError("QMP: no answer in 60 s")
+            raise BoardError(f"QMP: nothing in {timeout_s:.0f} s")
         answer: dict[str, Any] = json.loads(text)
         return answer
+
+    def event(self, name: str, timeout_s: float) -> dict[str, Any]:
+        """Wait for an event that nobody took yet, and take it; ``timestamp`` is the host's time.  Raises BoardError."""
+        end = time.monotonic() + timeout_s
+        while not (found := [e for e in self.events if e["event"] == name]):
+            self.events.append(self._next(end - time.monotonic()))
+        self.events.remove(found[0])
+        return found[0]
 
     def call(self, name: str, **arguments: object) -> Any:
         """Execute a command and return its answer.  Raises BoardError with QEMU's words."""

@@ -29,6 +29,11 @@ def guard_pid(machine: Machine) -> int:
     return pid
 
 
+def holder_pid(machine: Machine) -> int:
+    """The one pin holder."""
+    return int(machine.sh("grep -ls '^Name:.qsafp-pins$' /proc/[0-9]*/status | cut -d/ -f3"))
+
+
 def falls(machine: Machine, lines: Lines, line: int, script: str) -> float:
     """Seconds of host time from before a script in the guest until the line is seen low outside."""
     assert lines.level(line) == 1

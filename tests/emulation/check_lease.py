@@ -32,8 +32,7 @@ def test_a_quorum_over_mutual_tls_opens_the_gate_and_raises_the_line(fleet: Flee
 
 
 def test_a_renewal_keeps_the_line_high(fleet: Fleet, lines: Lines, wiring: Board) -> None:
-    before = fleet.status()["guard"]["serial"]
-    wait_for(lambda: fleet.status()["guard"]["serial"] > before, "the next serial", 90)
+    fleet.phase("active", after=fleet.status()["guard"]["serial"])
     assert lines.level(wiring.lines[0].offset) == 1
 
 

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import outside
 import pytest
 from boards import BOARDS
+from figures import Figures
 from fleet import Fleet
-from image import make
+from image import OUT, make
 from machine import Machine
+from recorded import RecordedDisk
+from tpm import HostTpm
 
 from qsafp_embedded.hardware import board as hardware
 
@@ -21,8 +25,17 @@ from qsafp_embedded.hardware import board as hardware
 def machine() -> Iterator[Machine]:
     """The running board that QSAFP_BOARD names."""
     board = BOARDS[os.environ["QSAFP_BOARD"]]
-    with Machine(board, make(board, print), trace=board.trace) as started:
+    image, disk = make(board, print), RecordedDisk(OUT / board.name)
+    if board.recorded:
+        disk.make()
+    with Machine(board, image, extra=disk.words() if board.recorded else (), trace=board.trace) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def figures(machine: Machine, record_testsuite_property: Callable[[str, object], None]) -> Figures:
+    """Where figures go."""
+    return Figures(OUT / f"{machine.board.name}.figures.json", machine.board.name, record_testsuite_property)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +55,8 @@ def fleet(machine: Machine) -> Iterator[Fleet]:
     """Six validators on the host, and the device enrolled with them; its agent does not run yet."""
     root = machine.out / "fleet"
     shutil.rmtree(root, ignore_errors=True)
-    with Fleet(machine, root, board=machine.board.name) as made:
+    with contextlib.ExitStack() as stack:
+        key = stack.enter_context(HostTpm(machine)).key if machine.board.tpm else "file"
+        made = stack.enter_context(Fleet(machine, root, board=machine.board.name, device_key=key))
         made.ready()
         yield made

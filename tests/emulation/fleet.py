@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from channels import BoardError
-from machine import Machine, die_with_parent, wait_for
+from machine import SLOW, Machine, die_with_parent, wait_for
 
 from qsafp_embedded import keys, sets
 from qsafp_embedded.cli.init import Plan, make
@@ -31,24 +31,31 @@ from qsafp_embedded.validator import admin_client
 __all__ = ["DEVICE", "HOST", "Fleet"]
 
 HOST = "10.0.2.2"
+PHASE = (Path(__file__).parent / "guest/phase.py").read_bytes()
 DEVICE = "/var/lib/board"  # the device's directory in the guest
+
+
+def setting(text: str, key: str, value: str) -> str:
+    """The text of a guard.toml with this key, which stood there once or not at all."""
+    return "\n".join([*(row for row in text.splitlines() if not row.startswith(f"{key} =")), f"{key} = {value}", ""])
 
 
 class Fleet:
     """Validators (4 of 6) at work on the host; ``root`` is their directory, and later the auditor's."""
 
-    def __init__(self, machine: Machine, root: Path, *, board: str, duration_ms: int = 30_000) -> None:
-        """Lay out everything under ``root`` and enrol the device in the guest.  Raises BoardError."""
+    def __init__(self, machine: Machine, root: Path, *, board: str, duration_ms: int = 30_000, device_key: str = "file") -> None:
+        """Lay out everything under ``root`` and enrol the device in the guest, its key where ``device_key`` says.  Raises BoardError."""
         self.machine, self.root = machine, root
         make(Plan(root, "fleet", duration_ms=duration_ms))
         for made_here in (root / "guard/state", root / "auditor"):
             shutil.rmtree(made_here)
         (root / "guard/enrolment.json").unlink()
         self._rename_host()
-        guard = (root / "guard/guard.toml").read_text()
-        (root / "guard/guard.toml").write_text(guard.replace('board = "simulated"', f'board = "{board}"'))
+        guard = root / "guard/guard.toml"
+        guard.write_text(setting(setting(guard.read_text(), "board", f'"{board}"'), "device_key", f'"{device_key}"'))
         self._enrol()
         self._process: subprocess.Popen[bytes] | None = None
+        self.agent_pid = 0
 
     def _rename_host(self) -> None:
         """Sign the set anew, with endpoints that the guest can reach."""
@@ -59,6 +66,7 @@ class Fleet:
 
     def _enrol(self) -> None:
         m = self.machine
+        m.put(f"{DEVICE}/phase.py", PHASE)
         for name in ("guard/guard.toml", "set/set-1.cbor", "agent/agent.toml", "agent/relay.key", "agent/relay.crt"):
             m.put(f"{DEVICE}/{name}", (self.root / name).read_bytes(), 0o600)
         m.sh(f"mkdir -p {DEVICE}/auditor; cd {DEVICE}; python3 -m qsafp_embedded.guard --init --config guard/guard.toml --k0 auditor/k0")
@@ -113,6 +121,19 @@ class Fleet:
         words = f"python3 -m qsafp_embedded.agent --config {DEVICE}/agent/agent.toml"
         self.agent_pid = self.machine.spawn(words, f"{DEVICE}/agent.log")
 
+    def stop_agent(self) -> None:
+        """Stop the agent, if it runs, and with it the guard that it started."""
+        if not self.agent_pid:
+            return
+        self.machine.sh(f"kill {self.agent_pid}; while kill -0 {self.agent_pid} 2>/dev/null; do sleep 0.1; done")
+        self.agent_pid = 0
+
+    def configure(self, key: str, value: str) -> None:
+        """Set a key of the device's guard.toml, durably; ``value`` as TOML.  The next start of the guard reads it."""
+        path = f"{DEVICE}/guard/guard.toml"
+        self.machine.put(path, setting(self.machine.get(path).decode(), key, value).encode(), 0o600)
+        self.machine.sh("sync")
+
     def qsafp(self, *words: str) -> str:
         """Run the guest's own qsafp on the device's directory."""
         return self.machine.run("qsafp", *words, "--dir", DEVICE).ok()
@@ -123,16 +144,19 @@ class Fleet:
         found: dict[str, Any] = json.loads(answer.out) if answer.out.strip() else {"guard": None, "error": answer.err}
         return found
 
-    def phase(self, name: str, timeout_s: float = 90.0) -> dict[str, Any]:
-        """Wait for a phase of the lease.  Raises BoardError with what the device says and what its agent logged."""
-        end = time.monotonic() + timeout_s * 4
-        while time.monotonic() < end:
-            found = self.status()
-            if found["guard"] and found["guard"]["phase"] == name:
-                guard: dict[str, Any] = found["guard"]
-                return guard
-        log = self.machine.run("tail", "-n", "20", f"{DEVICE}/agent.log").out
-        raise BoardError(f"not {name} but {json.dumps(found)}\n{log}")
+    def seen(self, phase: str, after: int, timeout_s: float) -> dict[str, Any] | None:
+        """What the guard says once it has this phase and a serial above ``after``; None if not in time."""
+        words = ("python3", "-S", f"{DEVICE}/phase.py", f"{DEVICE}/run/main/ctl.sock", phase, str(after), str(timeout_s))
+        answer = self.machine.run(*words, timeout_s=timeout_s + 60)
+        return dict(json.loads(answer.out)) if answer.code == 0 else None
+
+    def phase(self, name: str, *, after: int = -1, timeout_s: float = 90.0) -> dict[str, Any]:
+        """Wait for a phase of the lease, of a serial above ``after``.  Raises BoardError with what device and agent say."""
+        found = self.seen(name, after, timeout_s * SLOW)
+        if found is None:
+            log = self.machine.run("tail", "-n", "20", f"{DEVICE}/agent.log").out
+            raise BoardError(f"not {name} but {json.dumps(self.status())}\n{log}")
+        return found
 
     # ---- people ----
 
@@ -152,20 +176,20 @@ class Fleet:
             for socket in sockets:
                 for waiting in admin_client.pending(socket):
                     admin_client.release(socket, ueid, int(waiting["sequence"]))
-            found = self.status()["guard"]
-            return bool(found) and found["phase"] == "active"
+            return self.seen("active", -1, 0.5) is not None
 
         wait_for(released, "the release", timeout_s)
 
     def fetch_log(self) -> Path:
-        """Export the device's log in the guest and bring it to the host, with the newest lease."""
+        """Export the device's log in the guest and bring it to the host, with the newest lease that it must cover."""
+        lease = self.machine.get(f"{DEVICE}/agent/evidence/last-lease.cbor")  # first: the log grows with each
         self.machine.sh(f"rm -f {DEVICE}/log.cbor")
         self.qsafp("audit", "export", "--cbor", "--out", f"{DEVICE}/log.cbor")
         out = self.root / "log.cbor"
         out.write_bytes(self.machine.get(f"{DEVICE}/log.cbor"))
         evidence = self.root / "agent/evidence"
         evidence.mkdir(exist_ok=True)
-        (evidence / "last-lease.cbor").write_bytes(self.machine.get(f"{DEVICE}/agent/evidence/last-lease.cbor"))
+        (evidence / "last-lease.cbor").write_bytes(lease)
         return out
 
     def verify(self, log: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from boards import Board
 from channels import Answer, BoardError, Commands, Lines, Qmp, Qtest
 from image import OUT, Image
 
-__all__ = ["Machine", "die_with_parent", "wait_for"]
+__all__ = ["SLOW", "Machine", "die_with_parent", "wait_for"]
 
 SLOW = 4.0  # the host may be this much slower than a quiet one
 TRACED = re.compile(r"\d+@(?P<at>\d+\.\d+):(?P<what>\w+) (?P<rest>.*)")
@@ -53,12 +53,13 @@ class Machine:
     def __init__(self, board: Board, image: Image, *, extra: tuple[str, ...] = (), append: str = "", trace: tuple[str, ...] = ()) -> None:
         """Name what to run; ``extra`` QEMU words, ``append`` kernel words, ``trace`` events of QEMU to record."""
         self.board, self.image = board, image
-        self._extra, self._append, self._traced = extra, append, trace
+        self.extra, self._append, self._traced = extra, append, trace
         self.out = OUT / board.name
         self.out.mkdir(parents=True, exist_ok=True)
         self._disk = self.out / "disk.qcow2"
         self._process: subprocess.Popen[bytes] | None = None
         self.boot_s = 0.0
+        self.at_start: list[Callable[[], object]] = []  # after each start that the guest made by itself
 
     # ---- life ----
 
@@ -100,6 +101,12 @@ class Machine:
             raise
         self.boot_s = time.monotonic() - began
 
+    def again(self) -> None:
+        """Wait until the guest has started again by itself.  Raises BoardError."""
+        self.boot_id = self.commands.ready(self.board.boot_s * SLOW)
+        for action in self.at_start:
+            action()
+
     def power_off(self) -> None:
         """Cut the power: kill QEMU."""
         if self._process is not None:
@@ -117,7 +124,7 @@ class Machine:
         command = f"console={b.console} panic=-1 {self._append}".strip()
         words = [
             b.arch.qemu,
-            *b.qemu,
+            *(w.format(out=self.out) for w in b.qemu),
             "-accel",
             "tcg",
             "-nodefaults",
@@ -140,7 +147,7 @@ class Machine:
         words += [w for t in self._traced for w in ("-trace", t)]
         for name in ("cmd", "qmp", "qtest"):
             words += ["-chardev", f"socket,id={name},path={self._sockets / name},server=on,wait=off"]
-        return [str(w) for w in (*words, "-mon", "chardev=qmp,mode=control", "-qtest", "chardev:qtest", "-qtest-log", "none", *self._extra)]
+        return [str(w) for w in (*words, "-mon", "chardev=qmp,mode=control", "-qtest", "chardev:qtest", "-qtest-log", "none", *self.extra)]
 
     def _connect(self, name: str) -> Lines:
         return Lines(self._sockets / name, self._gone)

@@ -26,7 +26,7 @@ from machine import die_with_parent
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LIMIT_S = 1800  # for the checks of one board; none takes a tenth of it on a quiet host
-TOOLS = ("qemu-img", "dpkg-deb", "apt-get", "mke2fs", "depmod", "fdtput")
+TOOLS = ("qemu-img", "dpkg-deb", "apt-get", "mke2fs", "e2fsck", "debugfs", "depmod", "fdtput")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def say(board: str, text: str) -> None:
 
 def absent(board: Board) -> list[str]:
     """Programs of this host that the board needs and that are not there."""
-    return [t for t in (*TOOLS, board.arch.qemu, f"{board.arch.triplet}-gcc") if shutil.which(t) is None]
+    tools = (*TOOLS, board.arch.qemu, f"{board.arch.triplet}-gcc", *(("swtpm",) if board.tpm else ()))
+    return [t for t in tools if shutil.which(t) is None]
 
 
 def write_failure(board: str, kind: str, text: str) -> None:
