@@ -17,8 +17,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qsafp_embedded import cose, keys, sets
-from qsafp_embedded._core import Tree, cbor_dumps, cbor_loads, claims_encode, cobs_encode, crc16, record_hash, seal, seal_evolve, tree_leaf
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from qsafp_embedded import cose, keys, quote, sets
+from qsafp_embedded._core import (
+    Tree,
+    cbor_dumps,
+    cbor_loads,
+    claims_decode,
+    claims_encode,
+    cobs_encode,
+    crc16,
+    record_hash,
+    seal,
+    seal_evolve,
+    tree_leaf,
+)
 from qsafp_embedded._tables import CommandStatus, Error, Event, Opcode, Phase, Reason, Refusal, RefusalClass, Status
 from qsafp_embedded.errors import FormatError
 
@@ -39,7 +55,27 @@ def seed(name: str) -> bytes:
     return sha(f"qsafp test key {name}")
 
 
+class P256Key:
+    """What a TPM signs with: ECDSA on P-256, here with the nonces of RFC 6979."""
+
+    alg = keys.ESP256
+
+    def __init__(self, name: str) -> None:
+        """The test key NAME."""
+        self.private = ec.derive_private_key(int.from_bytes(seed(name)), ec.SECP256R1())
+        p = self.private.public_key().public_numbers()
+        self.public = p.x.to_bytes(32) + p.y.to_bytes(32)
+        self.kid = keys.kid(self.public)
+
+    def sign(self, message: bytes) -> bytes:
+        """r || s, s of the lower half."""
+        r, s = decode_dss_signature(self.private.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
+        return r.to_bytes(32) + min(s, keys.P256_ORDER - s).to_bytes(32)
+
+
 DEVICE = keys.Ed25519Key.from_seed(seed("device"))
+TPM_DEVICE, TPM_AK = P256Key("device in a TPM"), P256Key("attestation key")
+PCRS = {0: sha("PCR 0"), 7: sha("PCR 7")}
 UEID, MODEL, INPUT, SET_ID = b"\x01" + sha("ueid"), sha("model"), sha("input"), sha("set")[:16]
 ED = [keys.Ed25519Key.from_seed(seed(f"validator {i} ed25519")) for i in range(N + 1)]
 ML = [keys.MLDSA65Key.from_seed(seed(f"validator {i} ml-dsa-65")) for i in range(N)]
@@ -350,6 +386,7 @@ class Story:
         self.frame("failsafe_first", Opcode.FAILSAFE, struct.pack("<I", Reason.MANUAL), CommandStatus.CONFIRM)
         self.frame("failsafe_again", 0, b"", CommandStatus.OK, raw=self.frames["failsafe_first"][0])
         log.append(Event.FAILSAFE_TRIGGERED, 300, reason=Reason.MANUAL, serial=3, data=b"\x02")
+        self.attest()
         self.close()
 
     def host_frames(self) -> None:
@@ -436,6 +473,22 @@ class Story:
         log.note(Event.LEASE_ISSUED, 117, serial=3, evidence=sha(self.token))
         log.save()
         self.leased = 3
+
+    def attest(self) -> None:
+        """The first request as a device with its keys in a TPM sends it: signed there, and quoted."""
+        first = claims_decode(self.files["wire/claims_1.cbor"])
+        proposal = claims_encode({**first, "level": 3})
+        payload = cbor_dumps({1: proposal, 2: INPUT, 3: [0, 0, 0, 1, 0], 4: [0, b""]})
+        request = cose.encode_sign1(payload, TPM_DEVICE, cose.AAD_REQUEST)
+        bits = sum(1 << n for n in PCRS).to_bytes(3, "little")
+        head = bytes.fromhex("ff54434780180022000b") + sha("qualified signer") + b"\0\x20" + sha(payload)
+        clock = struct.pack(">QIIBQ", 1000, 3, 1, 1, 0x0102)
+        said = head + clock + bytes.fromhex("00000001000b03") + bits + b"\0\x20" + quote.measured(1, PCRS).digest
+        shown = quote.encode(said, TPM_AK.sign(said))
+        outer = {1: request, 2: 0, 3: None, 4: self.log.range(0, first["log_size"]), 5: None, 6: None, 7: shown}
+        self.add("request_esp256.cbor", request, "request", "request of serial 1, signed in a TPM", serial=1)
+        self.add("quote.cbor", shown, "attestation", "its quote of PCRs 0 and 7")
+        self.add("envelope_quoted.cbor", cbor_dumps(outer), "envelope", "both for a validator that knows 0 records", serial=1)
 
     def close(self) -> None:
         """The log as a whole, one record of each event, and the root of every size."""

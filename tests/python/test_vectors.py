@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +23,7 @@ import zcbor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsafp_embedded import cose, keys, sets
+from qsafp_embedded import cose, keys, quote, sets
 from qsafp_embedded._core import GatePage, cbor_dumps, cbor_loads, claims_decode, claims_encode, cobs_decode, cobs_encode, crc16
 from qsafp_embedded._tables import Error, Event, Opcode, Phase, Reason, Refusal, RefusalClass, Status
 from qsafp_embedded.agent.quorum import Refused, parse_answer, parse_sign1_answer, request_of
@@ -30,7 +31,7 @@ from qsafp_embedded.audit import Log, Record
 from qsafp_embedded.client import GuardClient
 from qsafp_embedded.errors import AuditError, FormatError
 from qsafp_embedded.lease import Lease
-from qsafp_embedded.validator.config import Device, Policy
+from qsafp_embedded.validator.config import Attestation, Device, Policy
 from qsafp_embedded.validator.decide import State, Terms, decide, parse
 from qsafp_embedded.validator.service import Identity
 
@@ -92,8 +93,9 @@ def members(suite: str = "ed25519") -> sets.ValidatorSet:
 
 def signer_key(by: cose.CoseSignature) -> bytes:
     """The public key that this header names, of the device or of a validator; FormatError if it is nobody's."""
-    if by.kid == script().DEVICE.kid:
-        return bytes(script().DEVICE.public)
+    for device in (script().DEVICE, script().TPM_DEVICE):
+        if by.kid == device.kid:
+            return bytes(device.public)
     member = members("hybrid").member(by.alg, by.kid)
     if member is None:
         raise FormatError("a stranger")
@@ -102,7 +104,7 @@ def signer_key(by: cose.CoseSignature) -> bytes:
 
 def signed(kind: str, data: bytes) -> Any:
     """Payload of a COSE_Sign1 whose signature holds; raises FormatError."""
-    whole = cose.parse_sign1(data)
+    whole = cose.parse_sign1(data, cose.REQUESTS if kind == "request" else cose.VOTES)
     if not whole.verify(signer_key(whole.by), LABELS[kind]):
         raise FormatError("a bad signature")
     return cbor_loads(whole.payload)
@@ -120,9 +122,13 @@ def taken(name: str, data: bytes) -> Any:
         return claims_decode(data)
     if kind == "envelope":
         r = parse(data)
-        if not r.cose.verify(script().DEVICE.public, cose.AAD_REQUEST):
+        if not r.cose.verify(signer_key(r.cose.by), cose.AAD_REQUEST):
             raise FormatError("a bad signature")
         return r
+    if kind == "attestation":
+        request = cose.parse_sign1(read("request_esp256.cbor"), cose.REQUESTS)
+        allowed = [quote.measured(4, script().PCRS)]
+        return quote.check(data, script().TPM_AK.public, sha256(request.payload).digest(), allowed, b"")
     if kind == "log-export":
         path = folder() / name
         path.write_bytes(data)
@@ -141,7 +147,7 @@ def test_the_vectors_are_what_the_script_makes() -> None:
 
 
 def test_every_kind_code_event_and_opcode_has_a_vector() -> None:
-    assert {v["kind"] for v in CBOR.values()} == {*LABELS, "lease-claims", "envelope", "set-document", "log-export"}
+    assert {v["kind"] for v in CBOR.values()} == {*LABELS, "lease-claims", "envelope", "attestation", "set-document", "log-export"}
     assert {v["code"] for v in INDEX if v["kind"] == "refusal"} == set(Refusal)
     assert {v["event"] for v in INDEX if v["kind"] == "record"} == set(Event)
     assert {v["suite"] for v in INDEX if v["kind"] == "lease"} == set(sets.SUITES)
@@ -323,6 +329,17 @@ def test_a_validator_approves_each_envelope() -> None:
         assert r.claims["log_root"] == read("roots.bin")[32 * r.claims["log_size"] :][:32]
 
 
+def test_a_validator_approves_what_a_tpm_signed_and_quoted() -> None:
+    s, (device, terms) = script(), envelope_terms()
+    attestation = Attestation(s.TPM_AK.public, "certificate", (quote.measured(4, s.PCRS),))
+    known = replace(device, key=s.TPM_DEVICE.public, alg=keys.ESP256, attestation=attestation)
+    r = parse(read("envelope_quoted.cbor"))
+    d = decide(r, known, State(device.ueid, size=0), terms)
+    assert (d.code, d.state.measured, d.state.counts) == (None, 4, bytes.fromhex("0000000300000001"))
+    assert (r.raw, r.quote, r.claims["level"]) == (read("request_esp256.cbor"), read("quote.cbor"), 3)
+    assert decide(r._replace(quote=None), known, State(device.ueid, size=0), terms).code == Refusal.MEASUREMENT
+
+
 def test_a_validator_that_is_behind_learns_from_the_previous_lease() -> None:
     device, terms = envelope_terms()
     r = parse(read("envelope_2.cbor"))
@@ -353,7 +370,7 @@ def test_the_table_of_signatures_is_all_of_them_and_each_holds() -> None:
         label = {"set-document": cose.AAD_SET, "refused-set": cose.AAD_SET, **LABELS}.get(row["kind"])
         if label is None or row.get("error") == Error.UNKNOWN_ALGORITHM:
             continue  # of that one the good signature is the one of another vector
-        whole = cose.parse_sign(read(name)) if read(name)[0] == 0xD8 else cose.parse_sign1(read(name))
+        whole = cose.parse_sign(read(name)) if read(name)[0] == 0xD8 else cose.parse_sign1(read(name), (*cose.VOTES, keys.ESP256))
         votes = whole.by if isinstance(whole, cose.Sign) else (whole.by,)
         for by in votes:
             head: list[Any] = ["Signature", b"", by.protected] if isinstance(whole, cose.Sign) else ["Signature1", by.protected]
