@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the monitor of a board and a payload for it: ``python tools/monitor.py``; prints sizes.
+"""Build the monitor of a board and a payload for it: ``python tools/monitor.py [BOARD]``; prints sizes.
 
 This monitor stands alone: it holds its own crypto and is started without a boot stage.
 """
@@ -8,31 +8,44 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "build/monitor/hifive_unleashed"
-CROSS = "riscv64-linux-gnu-"
 WARN = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes", "-Wundef", "-Werror"]
-FLAGS = [
-    "-march=rv64imac_zicsr_zifencei",
-    "-mabi=lp64",
-    "-mcmodel=medany",
-    "-Os",
-    "-g",
-    "-ffreestanding",
-    "-fno-pic",
-    "-fno-common",
-    "-fno-builtin-memcpy",
-]
-FLAGS += [
-    "-fno-tree-loop-distribute-patterns",
-    "-ffunction-sections",
-    "-fdata-sections",
-    "-fno-asynchronous-unwind-tables",
-    "-msmall-data-limit=0",
-]
-CODE, CODE_BYTES, RAM, RAM_BYTES = 0x80000000, 0x10000, 0x80010000, 0x30000
+FLAGS = ["-Os", "-g", "-ffreestanding", "-fno-pic", "-fno-common", "-fno-builtin-memcpy", "-fno-tree-loop-distribute-patterns"]
+FLAGS += ["-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A board: its architecture, its compiler, where code and RAM lie, and the file that drives its flash."""
+
+    board: str
+    arch: str
+    cross: str
+    flags: tuple[str, ...]
+    code: int
+    ram: int
+    flash: str
+
+    @property
+    def out(self) -> Path:
+        """Where what is built lies."""
+        return ROOT / "build/monitor" / self.board
+
+
+RV64 = ("-march=rv64imac_zicsr_zifencei", "-mabi=lp64", "-mcmodel=medany", "-msmall-data-limit=0")
+A64 = ("-march=armv8-a", "-mgeneral-regs-only", "-mno-outline-atomics")
+TARGETS = {
+    t.board: t
+    for t in (
+        Target("hifive_unleashed", "riscv64", "riscv64-linux-gnu-", RV64, 0x80000000, 0x80010000, "nor"),
+        Target("virt_aarch64", "aarch64", "aarch64-linux-gnu-", A64, 0x0E000000, 0x0E200000, "cfi"),
+    )
+}
+FLASHES = {t.flash for t in TARGETS.values()}
+CODE_BYTES, RAM_BYTES = 0x10000, 0x30000
 
 
 class BuildError(Exception):
@@ -47,12 +60,13 @@ def run(*words: str | Path) -> str:
     return done.stdout
 
 
-def sources() -> list[Path]:
+def sources(t: Target) -> list[Path]:
     """What a monitor is made of."""
     core = sorted((ROOT / "cext/src").glob("*.c"))
-    own = sorted(p for p in (ROOT / "cext/monitor").glob("*.c") if p.stem != "boot_calls")
-    arch = sorted([*(ROOT / "cext/monitor/arch/riscv64").glob("*.[cS]")])
-    board = [ROOT / "board_ports/hifive_unleashed/monitor_board.c"]
+    others = {"boot_calls", *FLASHES - {t.flash}}
+    own = sorted(p for p in (ROOT / "cext/monitor").glob("*.c") if p.stem not in others)
+    arch = sorted((ROOT / "cext/monitor/arch" / t.arch).glob("*.[cS]"))
+    board = [ROOT / "board_ports" / t.board / "monitor_board.c"]
     return [*arch, *core, *own, *board, ROOT / "cext/monitor/boot/ed25519.c"]
 
 
@@ -61,60 +75,73 @@ def monocypher_folder() -> str:
     return run(sys.executable, "tools/monocypher.py").strip()
 
 
-def includes() -> list[str]:
+def includes(t: Target) -> list[str]:
     """Folders of headers."""
-    ours = ["cext/include", "cext/src", "cext/monitor", "cext/monitor/boot", "cext/monitor/arch/riscv64", "board_ports/hifive_unleashed"]
-    return [*(f"-I{f}" for f in ours), "-isystem", "tools/freestanding", "-isystem", monocypher_folder()]
+    ours = ["cext/include", "cext/src", "cext/monitor", "cext/monitor/boot", f"cext/monitor/arch/{t.arch}", f"board_ports/{t.board}"]
+    return [
+        *(f"-I{f}" for f in ours),
+        "-Itests/monitor/payload",
+        f"-Itests/monitor/payload/{t.arch}",
+        "-isystem",
+        "tools/freestanding",
+        "-isystem",
+        monocypher_folder(),
+    ]
 
 
-def compile_all(files: list[Path], folder: Path, extra: list[str]) -> list[Path]:
+def compile_all(t: Target, files: list[Path], folder: Path) -> list[Path]:
     """Objects of the files, made anew where something is younger."""
     folder.mkdir(parents=True, exist_ok=True)
     newest = max(
-        p.stat().st_mtime for d in ("cext", "board_ports/hifive_unleashed", "tests/monitor", "tools") for p in (ROOT / d).rglob("*.[hp]*")
+        p.stat().st_mtime for d in ("cext", f"board_ports/{t.board}", "tests/monitor", "tools") for p in (ROOT / d).rglob("*.[hp]*")
     )
     objects = []
+    extra = includes(t)
     for src in files:
         obj = folder / f"{src.parent.name}-{src.stem}.o"
         if not obj.exists() or obj.stat().st_mtime < max(newest, src.stat().st_mtime):
-            run(CROSS + "gcc", *FLAGS, *(WARN if src.suffix == ".c" else []), *extra, "-c", src, "-o", obj)
+            run(t.cross + "gcc", *t.flags, *FLAGS, *(WARN if src.suffix == ".c" else []), *extra, "-c", src, "-o", obj)
         objects.append(obj)
     return objects
 
 
-def build_monitor() -> Path:
-    """The monitor as an ELF file that starts at the first byte of memory."""
-    objects = compile_all(sources(), OUT / "monitor", includes())
-    elf = OUT / "monitor.elf"
-    places = {"CODE_BASE": CODE, "CODE_BYTES": CODE_BYTES, "RAM_AT": RAM, "RAM_SIZE": RAM_BYTES}
-    link = ["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments"]
-    link += [f"-Wl,--defsym={k}={v:#x}" for k, v in places.items()]
-    run(CROSS + "gcc", *FLAGS, *link, "-T", "board_ports/hifive_unleashed/monitor.ld", *objects, "-o", elf)
+def link(t: Target, script: str | Path, elf: Path, objects: list[Path], *more: str) -> Path:
+    """An ELF file, and beside it its bytes alone."""
+    words = ["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--no-warn-rwx-segments", *more]
+    run(t.cross + "gcc", *t.flags, *FLAGS, *words, "-T", script, *objects, "-o", elf)
+    run(t.cross + "objcopy", "-O", "binary", elf, elf.with_suffix(".bin"))
     return elf
 
 
-def build_payload() -> Path:
+def build_monitor(t: Target) -> Path:
+    """The monitor as an ELF file that starts at the first byte of its memory."""
+    objects = compile_all(t, sources(t), t.out / "monitor")
+    places = {"CODE_BASE": t.code, "CODE_BYTES": CODE_BYTES, "RAM_AT": t.ram, "RAM_SIZE": RAM_BYTES}
+    more = ["-Wl,--gc-sections", *(f"-Wl,--defsym={k}={v:#x}" for k, v in places.items())]
+    return link(t, f"board_ports/{t.board}/monitor.ld", t.out / "monitor.elf", objects, *more)
+
+
+def build_payload(t: Target) -> Path:
     """The payload of the tests, as the bytes that lie at PAYLOAD_BASE."""
-    files = [*sorted((ROOT / "tests/monitor/payload").glob("*.[cS]")), ROOT / "cext/monitor/mem.c"]
-    objects = compile_all(files, OUT / "payload", includes())
-    elf = OUT / "payload.elf"
-    link = ["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--no-warn-rwx-segments"]
-    run(CROSS + "gcc", *FLAGS, *link, "-T", "tests/monitor/payload/payload.ld", *objects, "-o", elf)
-    run(CROSS + "objcopy", "-O", "binary", elf, elf.with_suffix(".bin"))
-    return elf
+    common = ROOT / "tests/monitor/payload"
+    files = [*sorted(common.glob("*.c")), *sorted((common / t.arch).glob("*.[cS]")), ROOT / "cext/monitor/mem.c"]
+    return link(t, common / t.arch / "payload.ld", t.out / "payload.elf", compile_all(t, files, t.out / "payload"))
 
 
-def main() -> int:
-    """Build both and print the monitor's sections."""
+def main(argv: list[str]) -> int:
+    """Build both of each board that is named, or of all, and print the monitor's sections."""
+    if unknown := set(argv) - set(TARGETS):
+        print(f"no such board: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+        return 2
     try:
-        elf = build_monitor()
-        build_payload()
+        for t in [TARGETS[name] for name in argv or TARGETS]:
+            build_payload(t)
+            print(run(t.cross + "size", "-A", build_monitor(t)))
     except BuildError as no:
         print(no)
         return 1
-    print(run(CROSS + "size", "-A", elf))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -25,7 +25,7 @@ static result_t post(core_t *c, uint32_t call)
     while (get(&c->call)) {
         if (get(&m.contain))
             core_still(c);
-        __asm__ volatile("" : : : "memory");
+        arch_yield();
     }
     return (result_t){c->err, c->value};
 }

@@ -19,6 +19,7 @@ void monitor_halt(const char *why)
 {
     board_pin(PIN_LEASE_VALID, 0);
     board_pin(PIN_FAILSAFE, 1);
+    contain_all();
     say("qsafp monitor: halted: ");
     say(why);
     say("\r\n");

@@ -126,6 +126,7 @@ void arch_unlock(bool was);
 void arch_poke(unsigned core);           /* wakes a core: it looks at `contain`, or at `call` */
 void arch_unpoke(unsigned core);
 void arch_wait(void);                    /* until an interrupt, masked or not, may be pending */
+void arch_yield(void);                   /* in a payload's wait: lets the monitor work where both share a core */
 void arch_wait_line(void);               /* as above, and for a byte on the line; leaves the timer on */
 void arch_start(void);                   /* the monitor's core: protection, timer on */
 /* Under the rights of the payload that called: 0, or not 0 at a fault. */

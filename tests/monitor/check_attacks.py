@@ -4,7 +4,6 @@ names what the hardware reported (HW-12, HW-15).  Run it by name: it takes some 
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +60,7 @@ def fail_safe(client: GuardClient) -> bool:
 
 def parked(board: Board) -> list[bool]:
     """Whether each hart of the payload is inside the monitor's code."""
-    counters = re.findall(r"^ pc +([0-9a-f]+)", board.hmp("info registers -a"), re.M)[1:]
-    return [0x80000000 <= int(pc, 16) < 0x80010000 for pc in counters]
+    return [pc in board.code for pc in board.counters()]
 
 
 def reports(records: list[dict[str, Any]]) -> list[tuple[int, int, int]]:

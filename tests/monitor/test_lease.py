@@ -7,18 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import unleashed
-from unleashed import Board, Device, short_dir, until
+from unleashed import Board, Device, build, short_dir, until
+from virt_aarch64 import VirtAarch64
 
 from qsafp_embedded._core import audit_verify
 from qsafp_embedded._tables import Event, Phase
+from qsafp_embedded.client import GuardClient
 
-pytestmark = pytest.mark.skipif(bool(unleashed.absent()), reason=f"not installed: {unleashed.absent()}")
+BOARDS = (Board, VirtAarch64)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    unleashed.build()
+@pytest.fixture(scope="module", params=BOARDS, ids=lambda b: b.name)
+def kind(request: pytest.FixtureRequest) -> type[Board]:
+    """A board whose monitor is built."""
+    found: type[Board] = request.param
+    if missing := found.absent():
+        pytest.skip(f"not installed: {missing}")
+    build(found.name)
+    return found
 
 
 @pytest.fixture
@@ -27,8 +33,8 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(folder: Path) -> None:
-    with Board(Device(duration_ms=5000), folder) as board, board.client() as client:
+def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(kind: type[Board], folder: Path) -> None:
+    with kind(Device(duration_ms=6000), folder) as board, board.client() as client:
         assert until(lambda: board.orders()["refused"]) > 0
         assert board.orders()["batches"] == 0
         board.lease(client)
@@ -46,7 +52,7 @@ def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(folder: Path) -> No
         audit_verify(b"".join(raw), bytes(32))
 
 
-def told(board: Board, client: unleashed.GuardClient) -> list[dict[str, object]]:
+def told(board: Board, client: GuardClient) -> list[dict[str, object]]:
     """The log, once it ends with a rollback."""
     records = board.records(client)
     last = records[-1]

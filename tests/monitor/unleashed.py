@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The emulated HiFive Unleashed with our monitor: start it, speak to it over its line, see its pins, look into its memory."""
+"""An emulated board with our monitor: start it, speak to it over its line, see its pins, look into its memory.
+
+``Board`` is the HiFive Unleashed, and what other boards share with it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,23 +35,21 @@ from qsafp_embedded.keys import Ed25519Key
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build/monitor/hifive_unleashed"
 QEMU = "qemu-system-riscv64"
-GCC = "riscv64-linux-gnu-gcc"
-GPIO = 0x10060000
 FUSES, ENTROPY, SET, PAYLOAD, ORDERS = 0x803E0000, 0x803E0800, 0x803E1000, 0x80400000, 0x807FF000
-PINS = {"LEASE_VALID": 0, "FAILSAFE": 1, "VALIDATOR_REQ": 2}
+ANYWHERE = 0x10060000  # reads as something on every board
 ORDER_NAMES = ("attack", "finished", "batches", "refused", "leaked", "moved", "answers", "odd", "started")
 ORDER = struct.Struct("<II7Q")
 GUEST_LIMIT_S = 60.0  # on a host that is busy; the board itself takes a second
 
 
 def absent() -> str:
-    """What this machine lacks to run the board, or nothing."""
-    return ", ".join(p for p in (QEMU, GCC) if not shutil.which(p))
+    """What this machine lacks to run the HiFive Unleashed, or nothing."""
+    return Board.absent()
 
 
-def build() -> None:
-    """Build monitor and payload; raises CalledProcessError with what the compiler said."""
-    done = subprocess.run([sys.executable, "tools/monitor.py"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+def build(name: str = "hifive_unleashed") -> None:
+    """Build monitor and payload of a board; fails with what the compiler said."""
+    done = subprocess.run([sys.executable, "tools/monitor.py", name], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -69,11 +70,11 @@ def die_with_parent() -> None:
 class Edges:
     """The pins of the board as QEMU drives them outside, through its test protocol."""
 
-    def __init__(self, lines: Lines) -> None:
-        """Take up the connection; from now on every edge is told."""
+    def __init__(self, lines: Lines, path: str) -> None:
+        """Take up the connection; from now on every edge of the device at ``path`` is told."""
         self._lines = lines
         self._seen: list[tuple[int, int]] = []
-        self._call("irq_intercept_out /machine/soc")
+        self._call(f"irq_intercept_out {path}")
 
     def _call(self, words: str) -> None:
         self._lines.send(words)
@@ -84,7 +85,7 @@ class Edges:
 
     def seen(self) -> list[tuple[int, int]]:
         """All edges so far: line, level."""
-        self._call(f"readb {GPIO:#x}")
+        self._call(f"readb {ANYWHERE:#x}")
         return self._seen
 
 
@@ -110,6 +111,13 @@ class Device:
 class Board:
     """One running board, as a context manager.  ``folder`` keeps what outlives a reset: the flash."""
 
+    name = "hifive_unleashed"
+    emulator = QEMU
+    cross = "riscv64-linux-gnu-"
+    pin_numbers: Mapping[str, int] = {"LEASE_VALID": 0, "FAILSAFE": 1, "VALIDATOR_REQ": 2}
+    orders_at = ORDERS
+    code = range(0x80000000, 0x80010000)  # the monitor's
+
     def __init__(self, device: Device, folder: Path, *, attack: int = 0, entropy: bytes | None = None, qemu: tuple[str, ...] = ()) -> None:
         self.device, self.folder, self.attack = device, folder, attack
         self._entropy = secrets.token_bytes(32) if entropy is None else entropy
@@ -130,9 +138,13 @@ class Board:
         words += self._blob("fuses.bin", self.device.fuses(), FUSES) + self._blob("entropy.bin", self._entropy, ENTROPY)
         words += self._blob("set.cbor", self.device.document, SET) + self._blob("payload.bin", (OUT / "payload.bin").read_bytes(), PAYLOAD)
         words += self._blob("orders.bin", ORDER.pack(self.attack, *(8 * [0])), ORDERS)
-        words += ["-serial", "pty", "-monitor", "none", "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off"]
-        words += ["-accel", "tcg", "-qtest", f"unix:{self.folder}/qtest,server=on,wait=off", "-qtest-log", "none", "-D", str(self.log)]
+        words += ["-serial", "pty", *self._channels()]
         return [*words, *self._qemu]
+
+    def _channels(self) -> list[str]:
+        """What looks at the board from outside."""
+        words = ["-monitor", "none", "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", "-accel", "tcg"]
+        return [*words, "-qtest", f"unix:{self.folder}/qtest,server=on,wait=off", "-qtest-log", "none", "-D", str(self.log)]
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -147,7 +159,7 @@ class Board:
             self.line = Path(found[1])
             self._fd = os.open(self.line, os.O_RDWR | os.O_NOCTTY)  # what is said before a client comes is not an error
             self.qmp = Qmp(Lines(self.folder / "qmp", self._gone))
-            self._edges = Edges(Lines(self.folder / "qtest", self._gone))
+            self._edges = Edges(Lines(self.folder / "qtest", self._gone), self.pin_device())
         except BaseException:
             self.__exit__()
             raise
@@ -166,6 +178,26 @@ class Board:
     def _gone(self) -> str:
         assert self._process is not None
         return "" if self._process.poll() is None else "QEMU ended"
+
+    # ---- what it is ----
+
+    @classmethod
+    def absent(cls) -> str:
+        """What this machine lacks to run it, or nothing."""
+        return ", ".join(p for p in (cls.emulator, cls.cross + "gcc") if not shutil.which(p))
+
+    @property
+    def out(self) -> Path:
+        """Where its monitor and payload were built."""
+        return ROOT / "build/monitor" / self.name
+
+    def pin_device(self) -> str:
+        """QEMU's path of the device whose outputs are the pins."""
+        return "/machine/soc"
+
+    def counters(self) -> list[int]:
+        """Where each core of the payload is."""
+        return [int(pc, 16) for pc in re.findall(r"^ pc +([0-9a-f]+)", self.hmp("info registers -a"), re.M)[1:]]
 
     # ---- what it says and does ----
 
@@ -207,7 +239,7 @@ class Board:
 
     def orders(self) -> dict[str, int]:
         """What the payload wrote down."""
-        raw = self.memory(ORDERS, ORDER.size)
+        raw = self.memory(self.orders_at, ORDER.size)
         return dict(zip(ORDER_NAMES, ORDER.unpack(raw), strict=True))
 
     def memory(self, address: int, size: int) -> bytes:
@@ -219,12 +251,12 @@ class Board:
     @property
     def region(self) -> int:
         """Where the payload keeps what it declared for rollback."""
-        done = subprocess.run(["riscv64-linux-gnu-nm", str(OUT / "payload.elf")], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([f"{self.cross}nm", str(self.out / "payload.elf")], capture_output=True, text=True, timeout=60, check=True)
         return int(next(row for row in done.stdout.splitlines() if row.endswith(" region")).split()[0], 16)
 
     def pins(self, name: str) -> list[int]:
         """The levels that a pin was driven to, outside, in order."""
-        return [level for line, level in self._edges.seen() if line == PINS[name]]
+        return [level for line, level in self._edges.seen() if line == self.pin_numbers[name]]
 
     def pin(self, name: str) -> int:
         """The level of a pin: low until it was driven."""

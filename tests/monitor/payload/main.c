@@ -10,20 +10,12 @@ static uint32_t warm;
 
 void payload_main(uint64_t hart, uint64_t again);
 
-sbi_t sbi(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
-{
-    register uint64_t a0 __asm__("a0") = a, a1 __asm__("a1") = b, a2 __asm__("a2") = c, a3 __asm__("a3") = d;
-    register uint64_t a6 __asm__("a6") = function, a7 __asm__("a7") = 0x09515341;
-    __asm__ volatile("ecall" : "+r"(a0), "+r"(a1) : "r"(a2), "r"(a3), "r"(a6), "r"(a7) : "memory");
-    return (sbi_t){(int64_t)a0, a1};
-}
-
-/* The fast check: the gate page and the clock, both windows that can only be read. */
+/* The fast check: the gate page and the clock, wherever this payload may read them. */
 __attribute__((noinline)) bool gate_open(void)
 {
     const qsafp_gate_page_t *page = (const qsafp_gate_page_t *)GATE_PAGE;
     uint32_t armed = __atomic_load_n(&page->armed, __ATOMIC_ACQUIRE);
-    return qsafp_gate_open(armed, page->deadline, page->window, *(const volatile uint64_t *)MTIME);
+    return qsafp_gate_open(armed, page->deadline, page->window, clock_now());
 }
 
 static uint16_t crc16(const uint8_t *p, size_t n)
@@ -45,7 +37,7 @@ int64_t frame(uint8_t opcode, const void *payload, size_t n, uint8_t *answer)
     memcpy(f + 4, payload, n);
     uint16_t crc = crc16(f, 4 + n);
     memcpy(f + 4 + n, &crc, 2);
-    sbi_t r = sbi(FRAME, (uintptr_t)f, 4 + n + 2, (uintptr_t)answer, 1031);
+    asked_t r = ask(FRAME, (uintptr_t)f, 4 + n + 2, (uintptr_t)answer, 1031);
     return r.err ? r.err : (int64_t)r.value;
 }
 
@@ -68,7 +60,7 @@ void payload_main(uint64_t hart, uint64_t again)
                 help(orders->attack);
     if (!again) {
         memset((void *)region, 0x11, sizeof region);
-        (void)sbi(CHECKPOINT, (uintptr_t)region, sizeof region, 0, 0);
+        (void)ask(CHECKPOINT, (uintptr_t)region, sizeof region, 0, 0);
     }
     for (uint64_t n = 0; n < 2000; n += gate_open())
         work();

@@ -4,9 +4,10 @@
 
 #include "monitor_map.h"
 #include "qsafp.h"
+#include "arch.h" /* of the architecture */
 
 /* The test puts the number of the attack here, and reads what came of it from the words after. */
-#define ORDERS 0x807FF000u
+#define ORDERS (PAYLOAD_BASE + 0x3FF000u)
 typedef struct {
     uint32_t attack;   /* 0: none */
     uint32_t finished; /* the attack came to its end */
@@ -20,8 +21,8 @@ typedef struct {
 } orders_t;
 #define orders ((volatile orders_t *)(uintptr_t)ORDERS)
 
-typedef struct { int64_t err; uint64_t value; } sbi_t;
-sbi_t sbi(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+typedef struct { int64_t err; uint64_t value; } asked_t;
+asked_t ask(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 enum { VALIDATE = 0, FRAME = 1, CHECKPOINT = 2, FRAME_MAX = 4 + QSAFP_FRAME_MAX + 4 };
 
 extern volatile uint64_t trapped, last_cause;
@@ -31,6 +32,22 @@ bool gate_open(void);
 /* One command; the length of the answer, or the negative error of the call. */
 int64_t frame(uint8_t opcode, const void *payload, size_t n, uint8_t *answer);
 void work(void);
+
+/* 1 if nothing stopped the access. */
+uint64_t reads(uint64_t at);
+uint64_t writes(uint64_t at, uint32_t v);
+void each(const uint64_t *at, unsigned n, uint32_t v);
+#define EACH(list, v) each(list, sizeof list / sizeof *list, v)
+
+/* reach.c */
+void mask(void);
+void timer(void);
+void memory(void);
+void gpio(void);
+void flash(void);
+void protection(void);
+void dma(void);
+void jump(void);
 
 /* attacks.c: on hart 1, and beside it on hart 2 */
 void attack(uint32_t which);

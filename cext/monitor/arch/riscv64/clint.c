@@ -12,6 +12,7 @@ void arch_alarm(uint64_t ticks) { *reg64(CLINT_BASE + 0x4000) = ticks; }
 void arch_poke(unsigned core) { *reg32(CLINT_BASE + 4u * core) = 1; }
 void arch_unpoke(unsigned core) { *reg32(CLINT_BASE + 4u * core) = 0; }
 void arch_wait(void) { __asm__ volatile("wfi" : : : "memory"); }
+void arch_yield(void) { __asm__ volatile("" : : : "memory"); }
 
 bool arch_lock(void)
 {

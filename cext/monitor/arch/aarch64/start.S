@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* First instructions of every processor core, vectors of EL3, and the way between monitor and payload on the core they share (HW-15). */
+#include "map.h"
+
+#define STACK0 0x6000
+#define STACK_N 0x1000
+
+#define FRAME 176
+#define F_ELR 160
+#define CONTEXT 96
+
+/* From reset, in secure flash: the first core brings the image and the fuses to secure RAM and goes on there. */
+    .section .text.start, "ax"
+    .globl _start
+_start:
+    msr daifset, #15
+    mrs x0, mpidr_el1
+    and x0, x0, #0xff
+    cbnz x0, other
+    ldr x1, =FUSES_FLASH
+    ldr x2, =FUSES_BASE
+    ldr x3, =FUSES_BASE + FUSES_BYTES
+    bl copy
+    adr x1, _start
+    ldr x2, =_start
+    ldr x3, =code_end
+    bl copy
+    ldr x1, =bss_start
+    ldr x2, =bss_end
+1:  stp xzr, xzr, [x1], #16
+    cmp x1, x2
+    b.lo 1b
+    dsb sy
+    ic iallu
+    dsb sy
+    isb
+    ldr x1, =stack_0
+    mov sp, x1
+    ldr x1, =GICD_BASE
+    mov w2, #1
+    str w2, [x1]
+    ldr w2, =(1 << 17 | SGI_POKE)
+    str w2, [x1, #0xF00]
+    ldr x1, =others_in
+2:  ldr w2, [x1]                    /* nobody runs in flash when it takes its first command */
+    cbz w2, 2b
+    ldr x1, =monitor_main
+    br x1
+
+/* The second waits for a secure interrupt from it: nothing of an earlier life looks like one. */
+other:
+    ldr x1, =GICD_BASE + 0x200
+3:  ldr w2, [x1]
+    tbz w2, #SGI_POKE, 3b
+    ic iallu
+    dsb sy
+    isb
+    ldr x1, =core_first
+    br x1
+
+copy:
+    ldp x4, x5, [x1], #16
+    stp x4, x5, [x2], #16
+    cmp x2, x3
+    b.lo copy
+    ret
+
+/* x0: frame, x1: what it is */
+    .macro enter kind
+    .balign 128
+    sub sp, sp, #FRAME
+    stp x0, x1, [sp]
+    mov w1, #\kind
+    b save
+    .endm
+
+    .text
+    .balign 2048
+    .globl vectors
+vectors:
+    .rept 6
+    enter 0
+    .endr
+    enter 1                         /* FIQ in the monitor */
+    enter 0
+    .rept 2                         /* from AArch64, from AArch32 */
+    enter 2
+    enter 2
+    enter 1
+    enter 2
+    .endr
+
+save:
+    stp x2, x3, [sp, #16]
+    stp x4, x5, [sp, #32]
+    stp x6, x7, [sp, #48]
+    stp x8, x9, [sp, #64]
+    stp x10, x11, [sp, #80]
+    stp x12, x13, [sp, #96]
+    stp x14, x15, [sp, #112]
+    stp x16, x17, [sp, #128]
+    stp x18, x30, [sp, #144]
+    mrs x2, elr_el3
+    mrs x3, spsr_el3
+    stp x2, x3, [sp, #F_ELR]
+    mov x0, sp
+    bl trap
+restore:
+    ldp x2, x3, [sp, #F_ELR]
+    msr elr_el3, x2
+    msr spsr_el3, x3
+    ldp x18, x30, [sp, #144]
+    ldp x16, x17, [sp, #128]
+    ldp x14, x15, [sp, #112]
+    ldp x12, x13, [sp, #96]
+    ldp x10, x11, [sp, #80]
+    ldp x8, x9, [sp, #64]
+    ldp x6, x7, [sp, #48]
+    ldp x4, x5, [sp, #32]
+    ldp x2, x3, [sp, #16]
+    ldp x0, x1, [sp]
+    add sp, sp, #FRAME
+    eret
+
+/* To the payload for the first time, with registers from the frame in x0; what lies below its end is this core's stack for traps. */
+    .globl core_enter
+core_enter:
+    mov sp, x0
+    .irp n, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29
+    mov x\n, xzr
+    .endr
+    b restore
+
+/* void context_switch(uint64_t *from, uint64_t to): the stack pointers of the two that share the first core. */
+    .globl context_switch
+context_switch:
+    stp x19, x20, [sp, #-CONTEXT]!
+    stp x21, x22, [sp, #16]
+    stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]
+    stp x27, x28, [sp, #64]
+    stp x29, x30, [sp, #80]
+    mov x2, sp
+    str x2, [x0]
+    mov sp, x1
+    ldp x29, x30, [sp, #80]
+    ldp x27, x28, [sp, #64]
+    ldp x25, x26, [sp, #48]
+    ldp x23, x24, [sp, #32]
+    ldp x21, x22, [sp, #16]
+    ldp x19, x20, [sp], #CONTEXT
+    ret
+
+/* The first switch to the payload returns to here. */
+    .globl core_begin
+core_begin:
+    mov x0, #1
+    b core_main
+
+core_first:
+    ldr x1, =stack_0 + 2 * STACK_N
+    mov sp, x1
+    ldr x1, =GICD_BASE + 0xF10
+    mov w2, #1
+    strb w2, [x1, #SGI_POKE]        /* the first one is over */
+    dsb sy
+    ldr x1, =others_in
+    str w2, [x1]
+    dsb sy
+    ldr x1, =GICD_BASE + 0x200
+4:  ldr w2, [x1]                    /* the next one: tables and state are there */
+    tbz w2, #SGI_POKE, 4b
+    bl core_start
+    mov x0, #2
+    b core_main
+
+    .section .bss.others_in, "aw", @nobits
+    .balign 4
+others_in:
+    .space 4
+
+    .section .bss.stacks, "aw", @nobits
+    .balign 16
+    .globl first_context
+    .space STACK0
+stack_0:
+    .space STACK_N - CONTEXT
+first_context:
+    .space CONTEXT
+    .space STACK_N * (HARTS - 2)

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PAYLOAD_ARCH_H
+#define PAYLOAD_ARCH_H
+
+#include "monitor_map.h"
+
+#define CODE_START BOOT_BASE
+/* What this payload may do with an address of the monitor's by its own rights. */
+#define READABLE(at) ((at) == GATE_PAGE || (at) == BOOT_BASE)
+#define WRITABLE(at) false
+
+static inline uint64_t clock_now(void) { return *(const volatile uint64_t *)MTIME; }
+
+#endif
