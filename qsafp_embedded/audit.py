@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ._core import Tree, audit_verify, cbor_dumps, cbor_loads, record_decode, seal, seal_evolve, tree_leaf
+from ._core import Tree, audit_verify, cbor_dumps, cbor_loads, record_decode, seal, seal_evolve, sha256, tree_leaf
 from ._tables import Event, Reason
 from .errors import AuditError, FormatError, StoreError
 from .lease import Lease
@@ -141,6 +141,28 @@ class Log:
                 raise AuditError(f"record {number}: the seal does not verify: written without the log's key", index=number)
             good += 1
         return good
+
+    def anchored(self, value: bytes) -> int:
+        """Check the log against what a TPM's anchor holds; returns the sequence of the record that went in last, 0 if none did.
+
+        The anchor is extended by the hash of each LOG_ANCHORED record, after that record is durable: one at most may not be in yet
+        (docs/design.md).  Raises AuditError if the log was cut or rewritten before the record that went in last.
+        """
+        rows = [r for r in self.records if r.event == Event.LOG_ANCHORED]
+        start = sha256(bytes(32) + self.log_id)
+        may_be = {start} if self.first == 0 else set()
+        last = 0 if value == start else None
+        for r in rows:
+            before, after = r.data[:32], sha256(r.data[:32] + r.hash)
+            if may_be and before not in may_be:
+                raise AuditError(f"record {r.seq} does not follow the anchor before it", index=r.seq)
+            may_be = {before, after}
+            last = r.seq if after == value else last
+        late = next((r.seq for r in rows if last is not None and r.seq > last and r.data[:32] != value), None)
+        if last is None or late is not None:
+            text = "the TPM's anchor stands for another log: this one was cut or rewritten, or its TPM was exchanged"
+            raise AuditError(text, index=late or self.first)
+        return last
 
     def root(self, size: int) -> bytes:
         """Root of the RFC 9162 tree over the first ``size`` records; raises AuditError unless all of them are here."""

@@ -23,6 +23,8 @@ CHUNK = 1000
 OLD_DEFAULT = 2**64 - 1
 RECORD_BYTES = 256
 STATUS = struct.Struct("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQH")
+BOUND = struct.Struct("<BBQQ")
+KEY_PLACES = ("file", "tpm", "tpm-sealed")
 
 
 class CommandRefused(QsafpError):
@@ -69,6 +71,15 @@ class Status:
     boot: int
     now_ns: int
     denied: int
+    key: int | None = None  # from here on what a Linux guard says of itself
+    bound: int = 0
+    anchor_seq: int = 0
+    anchor_age_ms: int = 0
+
+    @property
+    def key_place(self) -> str | None:
+        """Where the device key is: file, tpm or tpm-sealed; None if the guard does not say."""
+        return KEY_PLACES[self.key] if self.key is not None and self.key < len(KEY_PLACES) else None
 
     @property
     def renew_wanted(self) -> bool:
@@ -154,7 +165,9 @@ class GuardClient:
     def status(self) -> Status:
         """Ask for the state of the lease (opcode 0x01); raises GuardUnavailable, CommandRefused."""
         answer = self._command(Opcode.STATUS)  # later versions may say more
-        return Status(*STATUS.unpack(self._exact(answer[: STATUS.size], STATUS.size)))
+        more = answer[STATUS.size : STATUS.size + BOUND.size]
+        bound = BOUND.unpack(more) if len(more) == BOUND.size else ()
+        return Status(*STATUS.unpack(self._exact(answer[: STATUS.size], STATUS.size)), *bound)
 
     def begin(self) -> tuple[int, int]:
         """Make or repeat the pending request; returns its length in bytes and its serial."""

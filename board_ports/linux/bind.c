@@ -25,7 +25,8 @@ struct bind {
     uint32_t generation; uint64_t epoch; /* which the last rise covers */
     floor_t floor;                   /* as the TPM has it */
     uint8_t value[32], head[32];     /* of the anchor; of the record that goes in next */
-    uint64_t seq, told_seq, at_ns;   /* the record that is in, the one that goes in, when the last did */
+    uint64_t seq, told_seq;          /* the record that is in, the one that goes in */
+    uint64_t at_ns, due_ms;          /* when the last went in, or the guard began; how long after that the next shall */
     uint64_t durable_at, retry_ns;   /* entries of the log's queue that must be durable first */
     enum { REST, COMMITTING, APPENDED, EXTENDING } step;
     bool failing, ended;             /* ended: somebody else writes there */
@@ -174,8 +175,6 @@ int bind_start(host_t *h)
     b->floor = v->floor;
     b->have = v->counter;
     b->disk.counter = v->counter + 1; /* of every state from now on */
-    b->generation = b->disk.st.generation;
-    b->epoch = b->disk.st.epoch;
     return 0;
 }
 
@@ -197,7 +196,10 @@ int bind_begin(host_t *h)
         return -1;
     b->have = v->target;
     b->floor = v->next_floor;
-    b->at_ns = boot_ns() - h->o->anchor_ms * 1000000u + h->o->anchor_min_ms * 1000000u;
+    b->generation = b->disk.st.generation;
+    b->epoch = b->disk.st.epoch;
+    b->at_ns = boot_ns();
+    b->due_ms = h->o->anchor_min_ms; /* a guard that never runs for long has its log anchored, too */
     if (latch && !h->q.latch)
         qsafp_trip(&h->q, (qsafp_reason_t)latch); /* whoever removed the state does not remove what was latched */
     return 0;
@@ -237,6 +239,7 @@ static void collect(host_t *h, uint64_t now)
         nv_extended(b->value, b->value, b->head);
         b->seq = b->told_seq;
         b->at_ns = now;
+        b->due_ms = h->o->anchor_ms;
     }
     b->step = REST;
 }
@@ -252,9 +255,11 @@ static bool commit_due(host_t *h, nv_t *v)
     return v->target || memcmp(&v->next_floor, &b->floor, sizeof b->floor) != 0;
 }
 
-bool bind_anchor_due(uint64_t since_ms, uint32_t grown, uint32_t slots, const qsafp_guard_options_t *o)
+static bool anchor_due(const host_t *h, uint64_t now)
 {
-    return since_ms >= o->anchor_ms || (since_ms >= o->anchor_min_ms && grown >= slots / 2);
+    uint64_t since_ms = (now - h->bind->at_ns) / 1000000u;
+    bool half = h->q.log.next - h->bind->seq >= h->store.slots / 2;
+    return since_ms >= h->bind->due_ms || (half && since_ms >= h->o->anchor_min_ms);
 }
 
 /* The log's own bytes say what the anchor was before them. */
@@ -288,7 +293,7 @@ static void begin_next(host_t *h, uint64_t now)
         b->step = tpm_post(t, nv_commit, JOB_S) ? COMMITTING : REST;
         return;
     }
-    if (b->step == REST && bind_anchor_due((now - b->at_ns) / 1000000u, (uint32_t)(h->q.log.next - b->seq), h->store.slots, h->o))
+    if (b->step == REST && anchor_due(h, now))
         (void)append_anchor(h);
     if (b->step == APPENDED && log_durable(h) >= b->durable_at) {
         fill_anchor(h);

@@ -168,7 +168,6 @@ int bind_make(host_t *h);       /* enrolment: before the core creates its state,
 int bind_made(host_t *h);
 bool bind_crowded(const host_t *h);
 void bind_view(const host_t *h, bind_view_t *v);
-bool bind_anchor_due(uint64_t since_ms, uint32_t grown, uint32_t slots, const qsafp_guard_options_t *o);
 /* clock.c */
 uint64_t counter_hz(void);
 uint64_t counter_at(void *ctx, uint64_t ns);
@@ -203,6 +202,7 @@ int set_verify(host_t *h, qsafp_set_t *out, const qsafp_set_t *old, qsafp_bytes 
 int set_note(host_t *h);
 void polls_alive(host_t *h, unsigned alive);
 bool host_command(host_t *h, client_t *c, const uint8_t *f, size_t len, bool *ok);
+void show_bound(const host_t *h, client_t *c, const uint8_t *f);
 void show_renew(const host_t *h, client_t *c, const uint8_t *f);
 void after_put(host_t *h, const client_t *c, const uint8_t *f, size_t len, size_t n);
 /* explain.c */

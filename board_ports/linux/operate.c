@@ -252,6 +252,24 @@ void show_renew(const host_t *h, client_t *c, const uint8_t *f)
     memcpy(out + len - sizeof crc, &crc, sizeof crc);
 }
 
+/* Behind the core's status: where the device key is, and how the log stands with the TPM (docs/formats.md). */
+void show_bound(const host_t *h, client_t *c, const uint8_t *f)
+{
+    bind_view_t v;
+    if (f[1] != QSAFP_OPCODE_STATUS || c->cmd.out[2] != QSAFP_COMMAND_STATUS_OK)
+        return;
+    bind_view(h, &v);
+    uint8_t *out = c->cmd.out;
+    size_t end = c->cmd.out_len - sizeof(uint16_t);
+    memcpy(out + end, &v, sizeof v);
+    end += sizeof v;
+    const uint16_t len = (uint16_t)(end - ANSWER_HEAD);
+    memcpy(out + 3, &len, sizeof len);
+    uint16_t crc = qsafp_crc16(out, end);
+    memcpy(out + end, &crc, sizeof crc);
+    c->cmd.out_len = end + sizeof crc;
+}
+
 /* `n`: bytes of the token that stood ready in cmd.put before this frame. */
 void after_put(host_t *h, const client_t *c, const uint8_t *f, size_t len, size_t n)
 {

@@ -250,6 +250,7 @@ bool serve_frame(host_t *h, client_t *c, const uint8_t *f, size_t n)
     else
         qsafp_command(&c->cmd, f, n);
     after_put(h, c, f, n, ready);
+    show_bound(h, c, f);
     show_renew(h, c, f);
     return reply(c, c->cmd.out, c->cmd.out_len);
 }

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import evidence
+from .._core import tpm_anchor
 from ..audit import Log, Record
 from ..client import GuardClient, Status
 from ..errors import AuditError, ConfigError, FormatError, GuardUnavailable
+from ..guard import config
 from ..keyfile import read_secret
 from ..lease import Lease
 from .common import Commands, Home, command, emit, group, home_of, write_new
@@ -30,9 +32,10 @@ def add(commands: Commands) -> None:
     acts = group(commands, "audit", "list, verify or export the log; show the evidence", "qsafp audit list\nqsafp audit verify")
     p = command(acts, "list", _list, "list the newest records", "qsafp audit list --last 50")
     p.add_argument("--last", type=int, default=20, metavar="N", help="how many (default: %(default)s)")
-    what = "verify the chain, the newest lease's root and, with the auditor's key, the seals"
+    what = "verify the chain, the newest lease's root and, where asked, the seals and the TPM's anchor"
     p = command(acts, "verify", _verify, what, "qsafp audit verify --k0 auditor/k0")
     p.add_argument("--k0", type=Path, metavar="FILE", help="the auditor's key that init wrote")
+    p.add_argument("--tpm", action="store_true", help="and against the log anchor in the TPM that guard.toml names")
     p.add_argument("--file", type=Path, metavar="FILE", help="a log.ring, a file of records or an export; no guard is asked")
     p = command(acts, "export", _export, "write the whole log to standard output or a file", "qsafp audit export --out log.jsonl")
     how = p.add_mutually_exclusive_group()
@@ -85,8 +88,17 @@ def _root(home: Home, log: Log) -> str:
     return f"lease {lease.serial} covers {lease.log_size} of them, its root holds"
 
 
+def _anchor(home: Home) -> bytes:
+    """What the TPM's anchor holds; raises ConfigError, QsafpError."""
+    settings = config.load(home.guard_toml)
+    if not settings.tpm_nv:
+        raise ConfigError(f"{home.guard_toml}: no tpm_nv: this log is not anchored in a TPM")
+    return tpm_anchor(settings.tpm, settings.tpm_nv)
+
+
 def _verify(args: argparse.Namespace) -> int:
     home = home_of(args)
+    value = _anchor(home) if args.tpm else None  # before the log: a record that comes meanwhile is one that is not in yet
     if args.file is None:
         log, status = _read(home)
     else:
@@ -96,9 +108,11 @@ def _verify(args: argparse.Namespace) -> int:
         raise AuditError("the guard's head is not the newest record's hash", index=len(log.raw) - 1)
     lease = _root(home, log)
     seals = log.check_seals(read_secret(args.k0, "seal")) if args.k0 else None
+    anchor = None if value is None else log.anchored(value)
+    anchored = "" if anchor is None else f"; the TPM stands for record {anchor}"
     sealed = "seals not checked (give --k0)" if seals is None else f"{seals} seals hold"
-    found = {"ok": True, "first": log.first, "records": len(log.raw), "head": head.hex(), "lease": lease, "seals": seals}
-    emit(args, found, f"good: {len(log.raw)} records from {log.first}, head {head.hex()[:16]}…; {lease}; {sealed}")
+    found = {"ok": True, "first": log.first, "records": len(log.raw), "head": head.hex(), "lease": lease, "seals": seals, "anchor": anchor}
+    emit(args, found, f"good: {len(log.raw)} records from {log.first}, head {head.hex()[:16]}…; {lease}; {sealed}{anchored}")
     return 0
 
 

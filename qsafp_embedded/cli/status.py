@@ -70,6 +70,8 @@ def _look(home: Home) -> dict[str, Any]:
             "ueid": s.ueid.hex(),
             "model": s.model.hex(),
             "log": {"id": s.log_id.hex(), "next": s.log_next, "head": s.log_head.hex()},
+            "key": s.key_place,
+            "anchor": _anchor(s),
             "latch": {"sequence": s.latch_seq, "hash": s.latch_hash.hex()} if any(s.latch_hash) else None,
         },
         "error": "",
@@ -95,6 +97,19 @@ def _place(g: dict[str, Any]) -> str:
     return f"level      {stated}; device key in {'a file' if g['device_key'] == 'file' else g['device_key']}"
 
 
+def _anchor(s: Status) -> dict[str, Any] | None:
+    """How the log stands with the TPM; None where it is not bound to one."""
+    if not s.bound:
+        return None
+    return {"sequence": s.anchor_seq or None, "age_s": s.anchor_age_ms / 1000 if s.anchor_seq else None, "failing": s.bound == 2}
+
+
+def _bound(a: dict[str, Any]) -> str:
+    """What the TPM knows of the log, in words."""
+    last = "none yet" if a["sequence"] is None else f"record {a['sequence']}, {a['age_s']:.0f} s ago"
+    return f"anchor     {last}{'; THE TPM FAILS, see the guard' if a['failing'] else ''}"
+
+
 def _text(home: Home, found: dict[str, Any]) -> str:
     g, a = found["guard"], found["agent"]
     if g is None:
@@ -109,6 +124,7 @@ def _text(home: Home, found: dict[str, Any]) -> str:
             f"device     {g['ueid'][:18]}…  model {g['model'][:16]}…",
             _place(g),
         ]
+        lines += [_bound(g["anchor"])] if g["anchor"] else []
         if g["denied"]:
             lines.append(f"denied by  validators {', '.join(map(str, g['denied']))}")
         if g["latch"] and g["phase"] == "failsafe":

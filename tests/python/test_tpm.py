@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
 from guard_kit import LIMIT_S, MODEL, Device, short_dir, until
+from tpm_kit import Tpm, needs_tpm, refused
 from validator_kit import Device as Kit
 from validator_live import live
 
@@ -25,66 +23,6 @@ from qsafp_embedded.client import CommandRefused
 from qsafp_embedded.errors import ConfigError
 from qsafp_embedded.guard import config
 from qsafp_embedded.validator.config import Device as Registered
-
-MISSING = [
-    n
-    for n, there in (
-        ("swtpm", shutil.which("swtpm")),
-        ("libtss2-esys-3.0.2-0", find_library("tss2-esys")),
-        ("libtss2-tcti-swtpm0", find_library("tss2-tcti-swtpm")),
-    )
-    if not there
-]
-needs_tpm = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
-
-
-def two_ports() -> int:
-    """A free port whose next one is free too: swtpm's TCTI takes that for the control channel."""
-    while True:
-        with socket.socket() as a, socket.socket() as b:
-            a.bind(("127.0.0.1", 0))
-            port: int = a.getsockname()[1]
-            try:
-                b.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-
-
-class Tpm:
-    """A software TPM on a port of its own; its state outlives it, as a TPM's does."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-        state.mkdir()
-        self.process: subprocess.Popen[bytes] | None = None
-        self.port = two_ports()
-        self.start()
-
-    @property
-    def key(self) -> str:
-        """What guard.toml says."""
-        return f"tpm:swtpm:host=127.0.0.1,port={self.port}"
-
-    def start(self, state: Path | None = None) -> None:
-        """Start it, with another TPM's state if one is given."""
-        at = [f"type=tcp,bindaddr=127.0.0.1,port={p}" for p in (self.port, self.port + 1)]
-        where = ["--tpmstate", f"dir={state or self.state}", "--server", at[0], "--ctrl", at[1], "--flags", "startup-clear,not-need-init"]
-        self.process = subprocess.Popen(["swtpm", "socket", "--tpm2", *where], start_new_session=True)
-        until(self.listens)
-
-    def listens(self) -> bool:
-        """Whether its control port answers; the other takes one client at a time."""
-        with socket.socket() as s:
-            return s.connect_ex(("127.0.0.1", self.port + 1)) == 0
-
-    def stop(self) -> None:
-        """End it at once; its state stays."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait(LIMIT_S)
-            self.process = None
 
 
 @pytest.fixture
@@ -107,14 +45,6 @@ def device(tpm: Tpm) -> Iterator[Device]:
             yield made
         finally:
             made.close()
-
-
-def refused(device: Device) -> str:
-    """What the guard says when it does not start: one line."""
-    done = device.call()
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
 
 
 @needs_tpm
