@@ -37,6 +37,7 @@ missing_for_tests() {
 
 missing_for_boards() {
     have qemu-system-aarch64 && have qemu-system-arm || echo qemu-system-arm
+    have qemu-system-x86_64 || echo qemu-system-x86
     have qemu-img || echo qemu-utils
     PATH=$PATH:/usr/sbin:/sbin have mke2fs || echo e2fsprogs
     PATH=$PATH:/usr/sbin:/sbin have depmod || echo kmod

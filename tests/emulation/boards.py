@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 __all__ = ["ARCHES", "BOARDS", "Arch", "Board"]
 
 HEAVY = ("check_watchdog_boots.py", "check_power.py")
-COMMON = ("check_boot.py", "check_lines.py", "check_lease.py", "check_hold.py")
+COMMON = ("check_boot.py", "check_lines.py", "check_edges.py", "check_lease.py", "check_hold.py")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Board:
     their new strings.  ``trace`` are events of QEMU to record, ``outside`` the class of outside.py that sees and drives the lines.
     ``heavy`` are the checks that a quick run leaves out.  With ``recorded`` it has a second disk, whose writes are
     recorded; with ``tpm`` the device key lies in a TPM.
+    ``log`` are settings of guard.toml that put the log on a part of ``part_bytes``, whose content is ``{out}/part.img``.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Board:
     heavy: tuple[str, ...] = ()
     recorded: bool = False
     tpm: bool = False
+    log: dict[str, str | int] = field(default_factory=dict)
+    part_bytes: int = 0
     boot_s: float = 180.0
 
 
@@ -77,9 +80,11 @@ ARCHES = {
             "qemu-system-arm",
             {"pynacl": "python3-nacl", "cffi": "python3-cffi-backend", "pycparser": "python3-pycparser"},
         ),
+        Arch("amd64", "x86_64", "x86_64-linux-gnu", "qemu-system-x86_64"),
     )
 }
 
+ECSPI1 = "/soc/bus@2000000/spba-bus@2000000/spi@2008000"
 VIRTIO = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4")
 
 BOARDS = {
@@ -111,11 +116,14 @@ BOARDS = {
             "ast2600_evb",
             ARCHES["armhf"],
             "linux-image-armmp",
-            ("-M", "ast2600-evb"),
+            (
+                *("-M", "ast2600-evb", "-drive", "if=none,id=part,format=raw,file={out}/part.img"),
+                *("-device", "at24c-eeprom,drive=part,rom-size=65536,address=0x51,bus=aspeed.i2c.bus.3"),
+            ),
             console="ttyS4,115200n8",
             channel="/dev/ttyS0",
             root="/dev/mmcblk0",
-            modules=("sdhci_of_aspeed", "ext4", "mdio_aspeed", "ftgmac100", "gpio_aspeed", "i2c_aspeed"),
+            modules=("sdhci_of_aspeed", "ext4", "mdio_aspeed", "ftgmac100", "gpio_aspeed", "i2c_aspeed", "i2c_dev"),
             carried=("at24", "rtc_aspeed"),
             dtb="aspeed-ast2600-evb.dtb",
             dtb_changes=(("/ahb/apb/serial@1e783000", "status", "okay"),),
@@ -123,6 +131,51 @@ BOARDS = {
             nic="user,model=ftgmac100",
             second_serial=True,
             outside="aspeed",
+            log={"log": "i2c:/dev/i2c-3@0x51,65536", "log_live_min": 224},
+            part_bytes=1 << 16,
+        ),
+        Board(
+            "sabrelite",
+            ARCHES["armhf"],
+            "linux-image-armmp",
+            (
+                *("-M", "sabrelite", "-m", "512", "-device", "sd-card,drive=disk,bus=sd-bus"),
+                *("-drive", "if=mtd,format=raw,file={out}/part.img"),
+            ),
+            console="ttymxc0,115200n8",
+            channel="/dev/ttymxc1",
+            root="/dev/mmcblk3",
+            modules=("gpio_mxc", "fixed", "sdhci_esdhc_imx", "ext4", "fec", "spi_imx", "imx2_wdt"),
+            dtb="imx6q-sabrelite.dtb",
+            dtb_changes=(
+                ("/soc/timer@a00600", "status", "disabled"),  # QEMU's runs slow, and sleeps would last longer
+                ("/soc/bus@2100000/mmc@2198000", "status", "disabled"),  # the disk is in the other slot
+                (f"{ECSPI1}/flash@0", "compatible", "rohm,dh2228fv"),  # to spidev
+                *((unit, "dma-names", "none") for unit in (ECSPI1, "/soc/bus@2100000/serial@21e8000")),  # QEMU has no SDMA
+            ),
+            nic="user,model=imx.enet",
+            second_serial=True,
+            outside="imx",
+            log={"log": "spi:/dev/spidev0.0"},
+            part_bytes=1 << 21,
+        ),
+        Board(
+            "virt_amd64_linux",
+            ARCHES["amd64"],
+            "linux-image-amd64",
+            (
+                *("-M", "q35,nvdimm=on", "-cpu", "max", "-smp", "2", "-m", "512,slots=1,maxmem=1G", "-acpitable", "file={out}/gpio.aml"),
+                *("-device", "virtio-blk-pci,drive=disk", "-device", "virtio-net-pci,netdev=net,romfile="),
+                *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=cmd,nr=1"),
+                *("-object", "memory-backend-file,id=gpio,size=2M,share=on,mem-path={out}/gpio.bin"),
+                *("-device", "nvdimm,memdev=gpio"),
+            ),
+            console="ttyS0",
+            channel="/dev/vport*p1",
+            root="/dev/vda",
+            modules=(*VIRTIO[1:], "gpio_amdpt"),
+            outside="amdpt",
+            checks=tuple(c for c in COMMON if c != "check_edges.py"),
         ),
     )
 }

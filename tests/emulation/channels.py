@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -121,16 +122,25 @@ class Qmp:
 
 
 class Qtest:
-    """QEMU's test protocol beside TCG: drive a device's input lines while the guest runs."""
+    """QEMU's test protocol beside TCG: drive a device's input lines while the guest runs, and see its output lines change."""
+
+    CHANGE = re.compile(r"IRQ (?P<what>raise|lower) (?P<line>\d+)")
 
     def __init__(self, lines: Lines) -> None:
         """Take up the connection."""
         self._lines = lines
+        self._changes: list[tuple[int, int]] = []
+
+    def _change(self, line: str) -> bool:
+        """Take up what QEMU says of an intercepted line by itself."""
+        if said := self.CHANGE.match(line):
+            self._changes.append((int(said["line"]), int(said["what"] == "raise")))
+        return bool(said)
 
     def call(self, *words: object) -> str:
         """Send a command, return what follows OK.  Raises BoardError."""
         self._lines.send(" ".join(map(str, words)))
-        while (answer := self._lines.line(60)) is not None and answer.startswith("IRQ"):
+        while (answer := self._lines.line(60)) is not None and self._change(answer):
             pass
         if answer is None or not answer.startswith("OK"):
             raise BoardError(f"qtest {words[0]}: {answer or 'no answer in 60 s'}")
@@ -139,6 +149,17 @@ class Qtest:
     def drive(self, path: str, number: int, level: int, name: str = "unnamed-gpio-in") -> None:
         """Set input ``number`` of the device at ``path`` to 0 or 1."""
         self.call("set_irq_in", path, name, number, level)
+
+    def intercept(self, path: str) -> None:
+        """From now on keep each change of this device's outputs; QEMU does so for one device only."""
+        self.call("irq_intercept_out", path)
+
+    def changes(self) -> list[tuple[int, int]]:
+        """Number and level of each change of an intercepted output so far."""
+        while (line := self._lines.line(0)) is not None:
+            if not self._change(line):
+                raise BoardError(f"qtest: {line}")
+        return self._changes
 
 
 @dataclass(frozen=True)

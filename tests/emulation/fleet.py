@@ -52,7 +52,10 @@ class Fleet:
         (root / "guard/enrolment.json").unlink()
         self._rename_host()
         guard = root / "guard/guard.toml"
-        guard.write_text(setting(setting(guard.read_text(), "board", f'"{board}"'), "device_key", f'"{device_key}"'))
+        text = guard.read_text()
+        for key, value in {"board": board, "device_key": device_key, **machine.board.log}.items():
+            text = setting(text, key, json.dumps(value))
+        guard.write_text(text)
         self._enrol()
         self._process: subprocess.Popen[bytes] | None = None
         self.agent_pid = 0

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import amdpt
 from boards import Board
 from channels import Answer, BoardError, Commands, Lines, Qmp, Qtest
 from image import OUT, Image
@@ -57,6 +58,7 @@ class Machine:
         self.out = OUT / board.name
         self.out.mkdir(parents=True, exist_ok=True)
         self._disk = self.out / "disk.qcow2"
+        self.part = self.out / "part.img"  # what the flash or EEPROM of the log holds
         self._process: subprocess.Popen[bytes] | None = None
         self.boot_s = 0.0
         self.at_start: list[Callable[[], object]] = []  # after each start that the guest made by itself
@@ -81,11 +83,14 @@ class Machine:
         self._disk.unlink(missing_ok=True)
         words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(self.image.disk), str(self._disk)]
         subprocess.run(words, check=True, timeout=60)
+        self.part.write_bytes(b"\xff" * self.board.part_bytes)
 
     def start(self) -> None:
         """Start QEMU, with the disk as it was left, and wait for the guest.  Raises BoardError."""
         assert self._process is None
         self._sockets = Path(tempfile.mkdtemp(prefix="board-"))
+        if self.board.outside == "amdpt":
+            amdpt.power_on(self.out)
         began = time.monotonic()
         with (self.out / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -106,6 +111,11 @@ class Machine:
         self.boot_id = self.commands.ready(self.board.boot_s * SLOW)
         for action in self.at_start:
             action()
+
+    def cut(self) -> None:
+        """Cut the power between two instructions.  What the parts had taken, they keep; what only the guest's memory held is gone."""
+        self.qmp.call("stop")  # QEMU hands down what it still held back of the parts and the disk
+        self.power_off()
 
     def power_off(self) -> None:
         """Cut the power: kill QEMU."""

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
-from channels import BoardError
+import amdpt
+from channels import BoardError, Qtest
 from machine import Machine, wait_for
 
 __all__ = ["Lines", "lines_of"]
@@ -81,16 +83,81 @@ class Aspeed:
 
     def rises(self, line: int) -> int:
         """Wait for one low and one high; QEMU keeps no record."""
-        wait_for(lambda: not self.level(line), f"line {line} low", pause_s=0.005)
-        wait_for(lambda: self.level(line), f"line {line} high", pause_s=0.005)
-        return 1
+        return pulse(self, line)
 
     def drive(self, line: int, level: int) -> None:
         """Set an input."""
         self._machine.qmp.set(self.PATH, self.name(line), bool(level))
 
 
+class Imx:
+    """The i.MX6's fourth GPIO unit: qtest tells each change of an output and drives inputs."""
+
+    PATH = "/machine/soc/gpio4"
+
+    def __init__(self, machine: Machine) -> None:
+        """Look on from now, and from every later start of QEMU that is looked at."""
+        self._machine = machine
+        self._qtest: Qtest | None = None
+        self.edges(0)
+
+    def edges(self, line: int) -> list[int]:
+        """Each level that an output changed to since QEMU started."""
+        if self._qtest is not self._machine.qtest:
+            self._qtest = self._machine.qtest
+            self._qtest.intercept(self.PATH)
+        return [level for number, level in self._qtest.changes() if number == line]
+
+    def level(self, line: int) -> int:
+        """Level of an output now; 0 before its first change."""
+        return (self.edges(line) or [0])[-1]
+
+    def rises(self, line: int) -> int:
+        """How often an output rose."""
+        return sum(self.edges(line))
+
+    def drive(self, line: int, level: int) -> None:
+        """Set an input."""
+        self._machine.qtest.drive(self.PATH, line, level)
+
+
+class Amdpt:
+    """AMD's Promontory GPIO unit, whose registers the host shares."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Find the registers; raises BoardError if QEMU's firmware put them elsewhere."""
+        self._path = amdpt.registers(machine.out)
+        places = [d["data"]["addr"] for d in machine.qmp.call("query-memory-devices")]
+        if places != [amdpt.BASE]:
+            raise BoardError(f"the registers are at {places} and not at {amdpt.BASE}")
+
+    def _bits(self, register: int) -> int:
+        return int.from_bytes(self._path.read_bytes()[register : register + 4], "little")
+
+    def level(self, line: int) -> int:
+        """Level of a line now; one that is no output is pulled down."""
+        return (self._bits(amdpt.DIRECTION) & self._bits(amdpt.OUTPUT)) >> line & 1
+
+    def rises(self, line: int) -> int:
+        """Wait for one low and one high; registers keep no record."""
+        return pulse(self, line)
+
+    def drive(self, line: int, level: int) -> None:
+        """Set an input."""
+        bits = self._bits(amdpt.INPUT) & ~(1 << line) | level << line
+        with self._path.open("r+b") as file:
+            file.seek(amdpt.INPUT)
+            file.write(bits.to_bytes(4, "little"))
+
+
+def pulse(lines: Lines, line: int) -> int:
+    """Wait for one low and one high."""
+    wait_for(lambda: not lines.level(line), f"line {line} low", pause_s=0.005)
+    wait_for(lambda: lines.level(line), f"line {line} high", pause_s=0.005)
+    return 1
+
+
 def lines_of(machine: Machine) -> Lines:
     """What looks at this board's lines."""
-    kinds: dict[str, type[Pl061] | type[Aspeed]] = {"pl061": Pl061, "aspeed": Aspeed}
+    kinds: dict[str, Callable[[Machine], Lines]] = {"pl061": Pl061, "aspeed": Aspeed, "imx": Imx, "amdpt": Amdpt}
     return kinds[machine.board.outside](machine)
