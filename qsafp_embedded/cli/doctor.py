@@ -163,13 +163,15 @@ def _host(home: Home) -> Iterator[Finding]:
 
 
 def _log(home: Home) -> Iterator[Finding]:
-    v = guard.load(home.guard_toml).values
-    place, least = guard.log_place(v["log"], str(home.guard_toml)), v["log_live_min"]
+    config = guard.load(home.guard_toml)
+    v, place = config.values, config.log
     if not place.kind:
         return
     if not Path(place.device).is_char_device():
-        yield Finding("log", False, f"{place.device} is no device here", "enable the bus in the device tree, load spidev or i2c-dev")
+        enable = config.board.notes.get("spi" if place.device.startswith("/dev/spi") else "i2c")
+        yield Finding("log", False, f"{place.device} is no device here", enable or "enable the bus in the device tree, load spidev or i2c-dev")
         return
+    least = v["log_live_min"]
     few = least < guard.DEFAULTS["log_live_min"]
     remedy = "HW-8 asks for 1,000: a larger part, and no log_live_min in guard.toml" if few else ""
     yield Finding("log", None if few else True, f"{v['log']}: {least} records on hand at least", remedy)

@@ -81,3 +81,6 @@ def test_the_doctor_says_what_the_log_is_on(tmp_path: Path) -> None:
     (found,) = doctor._log(home)
     assert found.ok is False
     assert "/dev/spidev77.7" in found.seen
+    assert "device tree" in found.remedy
+    home.guard_toml.write_text(NEEDED + 'log = "spi:/dev/spidev77.7"\nboard = "raspberry_pi_4"\n')
+    assert "dtparam=spi=on" in next(doctor._log(home)).remedy
