@@ -26,6 +26,7 @@
 /* Flash: 3-byte addresses reach 16 MB of it. */
 #define STATE_OFF 0xC00000u
 #define SEAL_OFF 0xC02000u
+#define SPARE_OFF 0xC04000u
 #define LOG_OFF 0xC10000u
 
 /* Devices. */

@@ -104,7 +104,7 @@ static void start(void)
         monitor_halt("no flash for log and state");
     if (fuses_read())
         monitor_halt("no device keys");
-    if (seal_start())
+    if (store_start() || seal_start())
         monitor_halt("flash cannot be used");
     configure();
     if (load_set())

@@ -70,6 +70,7 @@ typedef struct {
     uint64_t failsafe_ns;             /* since when FAILSAFE pulses */
     uint32_t state_count, state_place;
     uint32_t seal_epoch, seal_slot; bool seal_kept; /* of seal_key, and where it lies */
+    bool log_looked;                  /* the slot that is written next was seen to be erased */
     bool masked;                      /* the core's lock is held: what the timer's mask was */
     size_t line_have; uint64_t line_ns;
     uint8_t line[ENCODED_BYTES];

@@ -20,7 +20,9 @@ int seal_start(void);              /* finds the key; one that was never kept sta
 void seal_put(qsafp_record_t *r);
 int seal_done(void);               /* the sealed record is durable: its key goes */
 
-/* store.c: the port's */
+/* store.c */
+int store_start(void);             /* finishes what a cut left; before the core reads */
+/* the port's */
 int log_read(void *ctx, uint32_t off, void *buf, uint32_t len);
 int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len);
 int log_erase(void *ctx, uint32_t sector);

@@ -19,6 +19,67 @@ int log_erase(void *ctx, uint32_t sector)
     return sector >= RING_BYTES / NOR_SECTOR ? QSAFP_E_STORE : nor_erase(LOG_OFF + sector * NOR_SECTOR);
 }
 
+/* ---- a slot that a cut left half written: its sector is erased, and what stays of it waits in a spare one ---- */
+
+typedef struct { uint32_t magic, sector, kept, inverse; } spare_t; /* at the end of the spare sector, programmed last */
+enum { SPARE_MAGIC = 0x52505351, SPARE_HEAD = SPARE_OFF + NOR_SECTOR - sizeof(spare_t) };
+
+static int copy(uint32_t to, uint32_t from, uint32_t len)
+{
+    uint8_t page[NOR_PAGE];
+    int err = 0;
+    for (uint32_t i = 0; i < len && !err; i += sizeof page) {
+        err = nor_read(from + i, page, sizeof page);
+        if (!err)
+            err = nor_prog(to + i, page, sizeof page);
+    }
+    return err;
+}
+
+static int put_back(const spare_t *s)
+{
+    static const spare_t none;
+    uint32_t at = LOG_OFF + s->sector * NOR_SECTOR;
+    int err = nor_erase(at);
+    if (!err)
+        err = copy(at, SPARE_OFF, s->kept);
+    return err ? err : nor_prog(SPARE_HEAD, &none, sizeof none); /* an erase that is cut may leave the head and nothing else */
+}
+
+static int make_room(uint32_t off)
+{
+    const spare_t s = {SPARE_MAGIC, off / NOR_SECTOR, off % NOR_SECTOR, ~(off % NOR_SECTOR)};
+    int err = nor_erase(SPARE_OFF);
+    if (!err)
+        err = copy(SPARE_OFF, LOG_OFF + off - s.kept, s.kept);
+    if (!err)
+        err = nor_prog(SPARE_HEAD, &s, sizeof s);
+    return err ? err : put_back(&s);
+}
+
+int store_start(void)
+{
+    spare_t s;
+    int err = nor_read(SPARE_HEAD, &s, sizeof s);
+    bool waits = s.magic == SPARE_MAGIC && s.kept == ~s.inverse && s.kept < NOR_SECTOR && s.sector < RING_BYTES / NOR_SECTOR;
+    m.log_looked = false;
+    return err || !waits ? err : put_back(&s);
+}
+
+/* Only what was written before this start can lie there. */
+static int look(uint32_t off)
+{
+    uint8_t slot[QSAFP_RECORD_BYTES];
+    unsigned n = 0;
+    if (m.log_looked)
+        return 0;
+    int err = nor_read(LOG_OFF + off, slot, sizeof slot);
+    while (n < sizeof slot && slot[n] == 0xFF)
+        n++;
+    m.log_looked = !err;
+    return err || n == sizeof slot ? err : make_room(off);
+}
+
 /* Every sixteenth record is sealed on its way. */
 int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len)
 {
@@ -30,7 +91,9 @@ int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len)
     bool sealed = r.seq % QSAFP_SECTOR_SLOTS == QSAFP_SECTOR_SLOTS - 1;
     if (sealed)
         seal_put(&r);
-    int err = nor_prog(LOG_OFF + off, &r, sizeof r);
+    int err = look(off);
+    if (!err)
+        err = nor_prog(LOG_OFF + off, &r, sizeof r);
     return err || !sealed ? err : seal_done();
 }
 
