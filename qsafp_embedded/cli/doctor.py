@@ -168,8 +168,8 @@ def _log(home: Home) -> Iterator[Finding]:
     if not place.kind:
         return
     if not Path(place.device).is_char_device():
-        enable = config.board.notes.get("spi" if place.device.startswith("/dev/spi") else "i2c")
-        yield Finding("log", False, f"{place.device} is no device here", enable or "enable the bus in the device tree, load spidev or i2c-dev")
+        enable = config.board.notes.get("spi" if place.device.startswith("/dev/spi") else "i2c") or "enable the bus in the device tree"
+        yield Finding("log", False, f"{place.device} is no device here", enable)
         return
     least = v["log_live_min"]
     few = least < guard.DEFAULTS["log_live_min"]
