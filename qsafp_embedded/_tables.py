@@ -150,6 +150,13 @@ class Error(IntEnum):
     KEY = 25
 
 
+class Evidence(IntEnum):
+    """What a request's measurement is."""
+
+    NONE = 0
+    IMAGE = 1
+
+
 class ImageKind(IntEnum):
     """What an image is (HW-2)."""
 
@@ -189,6 +196,7 @@ __all__ = [
     "CommandStatus",
     "Error",
     "Event",
+    "Evidence",
     "ImageKind",
     "ImageVerdict",
     "Opcode",

@@ -237,6 +237,7 @@ typedef struct {
     qsafp_set_t set;
     qsafp_state_t st;
     uint8_t failsafe_record[32 + QSAFP_RECORD_BYTES];                  /* the hash before the record a release answers, and it */
+    uint8_t evidence, measurement[32];                                 /* qsafp_evidence_t; set by a monitor: SHA-256 of its own image */
     uint8_t scratch[QSAFP_RESPONSE_MAX / 16];                          /* Sig_structures: 1 KB */
     uint8_t lease_token[QSAFP_RESPONSE_MAX];                           /* the previous lease, for validators that are behind */
 } qsafp_t;
@@ -244,7 +245,7 @@ typedef struct {
 /* Enrolment: record 0 and the first state on a blank store.  -QSAFP_E_BUSY if there is a state already. */
 QSAFP_MUST_USE int qsafp_create(qsafp_t *q);
 /* Start: loads state, raises the boot counter durably, recovers the log, restores a latch, writes BOOT.  The gate stays closed. */
-QSAFP_MUST_USE int qsafp_init(qsafp_t *q);      /* port, ctx, cfg, set, page filled in by the caller, the rest zero */
+QSAFP_MUST_USE int qsafp_init(qsafp_t *q);      /* port, ctx, cfg, set, page, evidence filled in by the caller, the rest zero */
 /* Stop: closes the gate for good and drives LEASE_VALID low; the latch and the log stay as they are. */
 void qsafp_deinit(qsafp_t *q);
 /* Make (or return) the pending request: nonce, VALIDATOR_QUERY record durable, tree, signature.  Toggles VALIDATOR_REQ. */

@@ -140,6 +140,12 @@ typedef enum {
     QSAFP_E_KEY = -25,
 } qsafp_error_t;
 
+/* what a request's measurement is */
+typedef enum {
+    QSAFP_EVIDENCE_NONE = 0,
+    QSAFP_EVIDENCE_IMAGE = 1,
+} qsafp_evidence_t;
+
 /* what an image is (HW-2) */
 typedef enum {
     QSAFP_IMAGE_KIND_MONITOR = 1,

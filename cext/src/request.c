@@ -62,7 +62,7 @@ static int claim_log(qsafp_t *q, qsafp_pending_t *p)
     return err;
 }
 
-/* {1: lease payload, 2: input hash, 3: state, 4: [evidence kind 0 = none, h'']}, all but the first from the guard */
+/* {1: lease payload, 2: input hash, 3: state, 4: [evidence kind, measurement]}, all but first and last from the guard */
 static const item_t BODY[] = {
     {2, offsetof(qsafp_t, input_hash), ITEM_BSTR, 32},
     {3, 0, ITEM_ARRAY, 5},
@@ -72,8 +72,7 @@ static const item_t BODY[] = {
     {0, offsetof(qsafp_t, st.boot), ITEM_UINT, 4},
     {0, offsetof(qsafp_t, workloads), ITEM_UINT, 4},
     {4, 0, ITEM_ARRAY, 2},
-    {0, 0, ITEM_UINT, 0},
-    {0, 0, ITEM_BSTR, 0},
+    {0, offsetof(qsafp_t, evidence), ITEM_UINT, 1},
 };
 
 /* The rows as bytes; none if they do not fit. */
@@ -92,6 +91,7 @@ static qsafp_bytes request_body(qsafp_t *q, uint8_t *out, size_t cap)
     qsafp_cbor_put(&w, QSAFP_CBOR_UINT, 1);
     qsafp_cbor_put_bstr(&w, q->pending.payload, q->pending.payload_len);
     shape_put(&w, ROWS(BODY), q);
+    qsafp_cbor_put_bstr(&w, q->measurement, q->evidence * sizeof q->measurement);
     return (qsafp_bytes){out, w.err ? 0 : (size_t)(w.p - out)};
 }
 

@@ -12,7 +12,7 @@ static bench_t *asked(void)
 }
 
 /* The request's parts, each read where it must stand. */
-typedef struct { uint64_t status, phase, serial, boot, workloads; qsafp_bytes payload; uint8_t input_hash[32]; } body_t;
+typedef struct { uint64_t status, phase, serial, boot, workloads; qsafp_bytes payload; uint8_t input_hash[32]; uint64_t evidence; qsafp_bytes measurement; } body_t;
 
 static body_t body_of(const bench_t *b)
 {
@@ -38,7 +38,9 @@ static body_t body_of(const bench_t *b)
     got.serial = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
     got.boot = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
     got.workloads = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
-    CHECK(qsafp_cbor_int(&r) == 4 && qsafp_cbor_head(&r, QSAFP_CBOR_ARRAY) == 2 && qsafp_cbor_head(&r, QSAFP_CBOR_UINT) == 0 && qsafp_cbor_bstr(&r).len == 0);
+    CHECK(qsafp_cbor_int(&r) == 4 && qsafp_cbor_head(&r, QSAFP_CBOR_ARRAY) == 2);
+    got.evidence = qsafp_cbor_head(&r, QSAFP_CBOR_UINT);
+    got.measurement = qsafp_cbor_bstr(&r);
     CHECK(qsafp_cbor_done(&r) == 0);
     return got;
 }
@@ -48,15 +50,20 @@ static void a_request_says_what_the_device_is(void)
     bench_t *b = asked();
     body_t got = body_of(b);
     CHECK(got.status == QSAFP_STATUS_UNINITIALIZED && got.phase == 0 && got.serial == 0 && got.boot == 1 && got.workloads == 0);
+    CHECK(got.evidence == QSAFP_EVIDENCE_NONE && got.measurement.len == 0);
     memset(b->q.input_hash, 0xAB, 32);
     CHECK(obtain(b) == 0);
     b->q.st.boot = 0x11223344, b->q.workloads = 0x55667788, b->q.lease.serial = 0x1122334455667788;
     b->d.now_ns += 55 * S;
+    b->q.evidence = QSAFP_EVIDENCE_IMAGE;
+    memset(b->q.measurement, 0xCD, 32);
     b->q.view.denied = 0xFFFF; /* it stands after the phase and is no part of it */
     CHECK(qsafp_begin(&b->q) == 0);
     got = body_of(b);
     CHECK(got.status == QSAFP_STATUS_VALID && got.phase == QSAFP_PHASE_WARNING && got.serial == 0x1122334455667788 && got.boot == 0x11223344 && got.workloads == 0x55667788);
     CHECK(got.input_hash[0] == 0xAB && got.input_hash[31] == 0xAB);
+    CHECK(got.evidence == QSAFP_EVIDENCE_IMAGE && got.measurement.len == 32 && got.measurement.p[0] == 0xCD && got.measurement.p[31] == 0xCD);
+    b->q.evidence = QSAFP_EVIDENCE_NONE;
     qsafp_trip(&b->q, QSAFP_REASON_MANUAL);
     CHECK(qsafp_begin(&b->q) == 0);
     got = body_of(b);
