@@ -46,7 +46,8 @@ class Attestation:
 class Device:
     """A registered device: ueid, raw public key, log id, model hashes (None: any), Unix s of registration, the key's COSE algorithm.
 
-    With ``attestation`` its leases state level 3 and every request needs a quote; without, they state what the guard says, 2 at most.
+    With ``attestation`` its leases state level 3 and every request needs a quote; with ``images`` they state at most 4 and every request
+    must be measured as one of these monitor images, by their SHA-256; without, they state what the guard says, 2 at most.
     """
 
     ueid: bytes
@@ -56,6 +57,7 @@ class Device:
     registered: int
     alg: int = keys.ED25519
     attestation: Attestation | None = None
+    images: frozenset[bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,12 +180,12 @@ def _attestation(table: Mapping[str, Any], states: States, where: str) -> Attest
 
 
 def read_device(table: Mapping[str, Any], where: str, states: States | None = None) -> Device:
-    """Read one device: ueid, key, log_id, models (hex; ``["*"]`` is any), registered (Unix s), key_type; raises ConfigError.
+    """Read one device: ueid, key, log_id, models (hex; ``["*"]`` is any), registered (Unix s), key_type, images; raises ConfigError.
 
-    ``states`` are the allowed PCR states by name; without them, as in an application, no attestation key may be given: it was
-    not bound by an enroller.
+    ``states`` are the allowed PCR states by name; without them, as in an application, neither attestation key nor images may be given:
+    an enroller decides on these.
     """
-    attested = () if states is None else ("ak", "ek", "pcrs")
+    attested = () if states is None else ("ak", "ek", "pcrs", "images")
     known(table, ("ueid", "key", "key_type", "log_id", "models", "registered", *attested), where)
     kind = table.get("key_type", "ed25519")
     if not isinstance(kind, str) or kind not in keys.DEVICE_KEYS:
@@ -202,7 +204,16 @@ def read_device(table: Mapping[str, Any], where: str, states: States | None = No
         _get(table, "registered", int, where),
         alg,
         _attestation(table, states or {}, where),
+        _images(table, where),
     )
+
+
+def _images(table: Mapping[str, Any], where: str) -> frozenset[bytes] | None:
+    if "images" not in table:
+        return None
+    if "ak" in table:
+        raise ConfigError(f"{where}: 'images' is for a monitor and 'ak' for a TPM; a device has one of them")
+    return frozenset(_hex({"images": i}, "images", 32, where) for i in _get(table, "images", list, where))
 
 
 def _pcrs(table: Mapping[str, Any], where: str) -> tuple[str, Measured]:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from .. import cose, quote, sets
 from .._core import Tree, cbor_loads, claims_decode, sha256
-from .._tables import Event, Refusal
+from .._tables import Event, Evidence, Refusal
 from ..errors import FormatError
 from .config import Device, Policy
 
 __all__ = ["Decision", "FailSafe", "Request", "State", "Terms", "decide", "parse", "seen_lease"]
 
 ENVELOPE_MAX = 24 * 1024
+MONITOR = 4  # the level of a guard below the operating system
 SERIAL_END = 2**63  # what the store keeps; a device never gets there
 SHOWN_BYTES = 32 + 256  # the hash before a record, and the record
 
@@ -32,7 +33,7 @@ class Request(NamedTuple):
     payload_hash: bytes
     lease: bytes
     claims: dict[str, Any]
-    evidence_kind: int
+    evidence: tuple[int, bytes]
     old: int
     peaks: list[bytes] | None
     hashes: list[bytes]
@@ -135,7 +136,10 @@ def parse(body: bytes) -> Request:
     p = cbor_loads(signed.payload)
     _want(isinstance(p, dict) and list(p) == [1, 2, 3, 4] and isinstance(p[1], bytes), "request of another shape")
     _want(isinstance(p[2], bytes) and len(p[2]) == 32 and isinstance(p[3], list), "request: input hash or state of another shape")
-    _want(isinstance(p[4], list) and len(p[4]) == 2 and type(p[4][0]) is int, "request: evidence of another shape")
+    _want(
+        isinstance(p[4], list) and len(p[4]) == 2 and type(p[4][0]) is int and isinstance(p[4][1], bytes),
+        "request: evidence of another shape",
+    )
     claims, shown, quoted = claims_decode(p[1]), _optional(e[6], "fail-safe record"), _optional(e[7], "quote")
     _want(quoted is None or len(quoted) <= quote.QUOTE_MAX, f"a quote longer than {quote.QUOTE_MAX} bytes")
     _want(max(claims["serial"], claims["failsafe_seq"]) < SERIAL_END, "a serial or sequence of 2^63 or more")
@@ -146,7 +150,7 @@ def parse(body: bytes) -> Request:
         payload_hash=sha256(signed.payload),
         lease=p[1],
         claims=claims,
-        evidence_kind=p[4][0],
+        evidence=(p[4][0], p[4][1]),
         old=e[2],
         peaks=None if e[3] is None else _hashes(e[3], "peaks"),
         hashes=_hashes(e[4], "range"),
@@ -223,8 +227,8 @@ def _rules(r: Request, device: Device, state: State, terms: Terms) -> Decision |
         return Decision(state, Refusal.REREGISTER, "the initial period and its extension are over")
     if device.models is not None and c["model"] not in device.models:
         return Decision(state, Refusal.MODEL, "the model is not allowed on this device")
-    if r.evidence_kind != 0:
-        return Decision(state, Refusal.MEASUREMENT, f"evidence of kind {r.evidence_kind} cannot be checked here")
+    if text := _unmeasured(r.evidence, device.images):
+        return Decision(state, Refusal.MEASUREMENT, text)
     if c["duration_ms"] > longest:
         return Decision(state, Refusal.LIMITS, f"at most {longest} ms", {1: longest})
     if policy.max_period_ms and not 0 < period <= policy.max_period_ms:
@@ -235,9 +239,22 @@ def _rules(r: Request, device: Device, state: State, terms: Terms) -> Decision |
     return None
 
 
+def _unmeasured(evidence: tuple[int, bytes], images: frozenset[bytes] | None) -> str:
+    """Why the measurement is not what was registered, or nothing (HW-2)."""
+    kind, measurement = evidence
+    if kind not in tuple(Evidence):
+        return f"evidence of kind {kind} cannot be checked here"
+    if kind == Evidence.NONE:
+        return "" if images is None else "the measurement is missing: this device is registered with its monitor's images"
+    if images is None:
+        return "a monitor's image was measured; none is registered"
+    return "" if measurement in images else f"the monitor's image {measurement.hex()[:16]}… is not registered"
+
+
 def _level(r: Request, device: Device, state: State, policy: Policy) -> tuple[Decision | None, State]:
-    """No lease states a level that was not verified here: 3 by a quote, up to 2 on the guard's word (CD-5)."""
+    """No lease states a level that was not verified here: 3 by a quote, 4 by a monitor's image, 2 on the guard's word (CD-5)."""
     level, known = r.claims["level"], device.attestation
+    most = MONITOR if device.images is not None else quote.CLAIMED_MAX
 
     def refused(text: str) -> tuple[Decision, State]:
         return Decision(state, Refusal.MEASUREMENT, text), state
@@ -245,7 +262,7 @@ def _level(r: Request, device: Device, state: State, policy: Policy) -> tuple[De
     if level < policy.min_level:
         return refused(f"the lease would state level {level}; {policy.min_level} is required here")
     if known is None:
-        return (None, state) if level <= quote.CLAIMED_MAX else refused(f"level {level} is claimed; no attestation key is registered")
+        return (None, state) if level <= most else refused(f"level {level} is claimed; no attestation key is registered")
     if level != quote.ATTESTED:
         return refused(f"level {level} is claimed; this device is registered to attest, which is level {quote.ATTESTED}")
     if r.quote is None:

@@ -132,9 +132,9 @@ class Device:
         }
         return claims_encode(self.claims)
 
-    def request(self, payload: bytes, *, evidence: int = 0) -> bytes:
+    def request(self, payload: bytes, *, evidence: int = 0, measurement: bytes = b"") -> bytes:
         """The signed request for a payload."""
-        body = cbor_dumps({1: payload, 2: bytes(32), 3: [0, 0, 0, 1, 0], 4: [evidence, b""]})
+        body = cbor_dumps({1: payload, 2: bytes(32), 3: [0, 0, 0, 1, 0], 4: [evidence, measurement]})
         return cose.encode_sign1(body, self.key, cose.AAD_REQUEST)
 
     def envelope(
