@@ -75,7 +75,7 @@ class Granted:
 class Lab:
     """One guard process under a quorum whose keys are here; use as a context manager."""
 
-    def __init__(self, root: Path, *, duration_ms: int = 3_600_000, grace_ms: int = 1000, fifo: bool = True) -> None:
+    def __init__(self, root: Path, *, duration_ms: int = 3_600_000, grace_ms: int = 1000, fifo: bool = True, more: str = "") -> None:
         self.root, self._fifo = root, fifo
         self.signers = [keys.Ed25519Key.from_seed(secrets.token_bytes(32)) for _ in range(N)]
         set_key = keys.Ed25519Key.from_seed(secrets.token_bytes(32))
@@ -85,7 +85,7 @@ class Lab:
         self.config = root / "guard.toml"
         lines = ['run_dir = "run/main"', 'state_dir = "state"', 'set = "set.cbor"', f'model_hash = "{MODEL.hex()}"', f"tick_ms = {TICK_MS}"]
         lines += [f"duration_ms = {duration_ms}", f"warning_ms = {min(1000, duration_ms // 4)}", f"grace_ms = {grace_ms}"]
-        self.config.write_text("\n".join([*lines, f"stale_after_ms = {STALE_MS}", ""]))
+        self.config.write_text("\n".join([*lines, f"stale_after_ms = {STALE_MS}", more]))
         self._guard("--init", check=True)
 
     def _guard(self, *more: str, check: bool = False) -> subprocess.Popen[bytes]:
@@ -131,7 +131,7 @@ class Lab:
     def propose(self) -> tuple[bytes, bytes]:
         """A new request's lease payload, and the hash that refusals of it name."""
         self.client.begin()
-        request = cose.parse_sign1(cbor_loads(self.client.envelope())[1])
+        request = cose.parse_sign1(cbor_loads(self.client.envelope())[1], cose.REQUESTS)
         return cbor_loads(request.payload)[1], sha256(request.payload)
 
     def lease(self) -> Granted:

@@ -22,7 +22,7 @@ import frame
 import report
 from frame import OUT, ROOT, Bench
 
-AREAS = ("gate", "audit", "parts", "lease", "failsafe", "guard", "renewal", "validator", "inference")
+AREAS = ("gate", "audit", "parts", "lease", "failsafe", "guard", "renewal", "tpm", "validator", "inference")
 
 
 def chosen(words: str) -> set[str]:

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a TPM adds to a renewal, through swtpm on this host: the bytes and the path are those of a chip, its time is not."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from frame import Bench, at, median
+from places import LIMIT_S, Lab, end, place, wait_for
+
+KEYS = ("swtpm.quote_ms",)
+
+
+@contextmanager
+def software_tpm(state: Path) -> Iterator[str]:
+    """A software TPM of its own; yields what guard.toml's device_key says of it."""
+    state.mkdir()
+    port = _two_ports()
+    servers = [f"type=tcp,bindaddr=127.0.0.1,port={p}" for p in (port, port + 1)]
+    words = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--server", servers[0], "--ctrl", servers[1]]
+    process = subprocess.Popen([*words, "--flags", "startup-clear,not-need-init"])
+
+    def listens() -> bool:
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", port + 1)) == 0
+
+    try:
+        wait_for(listens, "swtpm", seconds=LIMIT_S)
+        yield f"tpm:swtpm:host=127.0.0.1,port={port}"
+    finally:
+        end(process)
+
+
+def _two_ports() -> int:
+    """A free port whose next one is free too: the control channel."""
+    for _ in range(100):
+        with socket.socket() as a, socket.socket() as b:
+            a.bind(("127.0.0.1", 0))
+            port = int(a.getsockname()[1])
+            try:
+                b.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+    raise RuntimeError("no two free ports side by side")
+
+
+def _settings(tpm: str) -> str:
+    return f'device_key = "{tpm}"\nquote_pcrs = [0, 2, 4, 7]\n'
+
+
+def _quotes(b: Bench) -> None:
+    key = KEYS[0]
+    first: list[float] = []
+    again: list[float] = []
+    with place("quote") as folder, software_tpm(folder / "tpm") as tpm, Lab(folder, more=_settings(tpm)) as lab:
+        for _ in range(b.n(key)):
+            lab.client.begin()
+            for samples, old in ((first, 0), (again, 1)):  # another envelope of the same request has the same quote
+                start = time.perf_counter_ns()
+                lab.client.envelope(old)
+                samples.append((time.perf_counter_ns() - start) / 1e6)
+            lab.lease()
+    b.put(key, at(first, 0.5), samples=first, notes=["swtpm: a chip takes its own time"])
+    b.beside("swtpm.envelope_again_ms", median(again), "ms", samples=again)
+
+
+STEPS = ((KEYS, _quotes),)
