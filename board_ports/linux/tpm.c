@@ -25,27 +25,27 @@ int tpm_broken(struct tpm *t, const char *why)
 /* ---- libtss2 ---- */
 
 static const struct { const char *so, *package; } LIBS[] = {
-    {"libtss2-tctildr.so.0", "libtss2-tctildr0"}, {"libtss2-esys.so.0", "libtss2-esys-3.0.2-0"}, {"libtss2-mu.so.0", "libtss2-mu0"}};
+    {"libtss2-mu.so.0", "libtss2-mu0"}, {"libtss2-tctildr.so.0", "libtss2-tctildr0"}, {"libtss2-esys.so.0", "libtss2-esys-3.0.2-0"}}; /* each needs those before */
 #define FN(lib, to, name) {lib, offsetof(tss_t, to), name}
 static const struct { unsigned lib; size_t at; const char *name; } FNS[] = {
-    FN(0, link, "Tss2_TctiLdr_Initialize"), FN(0, unlink, "Tss2_TctiLdr_Finalize"), FN(1, open, "Esys_Initialize"), FN(1, close, "Esys_Finalize"),
-    FN(1, primary, "Esys_CreatePrimary"), FN(1, create, "Esys_Create"), FN(1, load, "Esys_Load"), FN(1, session, "Esys_StartAuthSession"),
-    FN(1, keep, "Esys_TRSess_SetAttributes"), FN(1, sign, "Esys_Sign"), FN(1, quote, "Esys_Quote"), FN(1, policy_secret, "Esys_PolicySecret"),
-    FN(1, activate, "Esys_ActivateCredential"), FN(1, pcr_read, "Esys_PCR_Read"), FN(1, set_auth, "Esys_TR_SetAuth"), FN(1, unseal, "Esys_Unseal"),
-    FN(1, nv_open, "Esys_TR_FromTPMPublic"), FN(1, nv_public, "Esys_NV_ReadPublic"), FN(1, nv_define, "Esys_NV_DefineSpace"),
-    FN(1, nv_undefine, "Esys_NV_UndefineSpace"), FN(1, nv_read, "Esys_NV_Read"), FN(1, nv_write, "Esys_NV_Write"), FN(1, nv_extend, "Esys_NV_Extend"),
-    FN(1, nv_increment, "Esys_NV_Increment"), FN(1, flush, "Esys_FlushContext"), FN(1, free, "Esys_Free"),
-    FN(2, put_sensitive, "Tss2_MU_TPM2B_SENSITIVE_DATA_Marshal"), FN(2, get_nv_public, "Tss2_MU_TPM2B_NV_PUBLIC_Unmarshal"),
-    FN(2, get_nv_buffer, "Tss2_MU_TPM2B_MAX_NV_BUFFER_Unmarshal"),
-    FN(2, get_public, "Tss2_MU_TPM2B_PUBLIC_Unmarshal"), FN(2, get_private, "Tss2_MU_TPM2B_PRIVATE_Unmarshal"),
-    FN(2, get_sensitive, "Tss2_MU_TPM2B_SENSITIVE_CREATE_Unmarshal"), FN(2, get_scheme, "Tss2_MU_TPMT_SIG_SCHEME_Unmarshal"),
-    FN(2, get_ticket, "Tss2_MU_TPMT_TK_HASHCHECK_Unmarshal"), FN(2, get_sym, "Tss2_MU_TPMT_SYM_DEF_Unmarshal"),
-    FN(2, get_digest, "Tss2_MU_TPM2B_DIGEST_Unmarshal"), FN(2, get_data, "Tss2_MU_TPM2B_DATA_Unmarshal"),
-    FN(2, get_selection, "Tss2_MU_TPML_PCR_SELECTION_Unmarshal"), FN(2, get_id, "Tss2_MU_TPM2B_ID_OBJECT_Unmarshal"),
-    FN(2, get_secret, "Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal"), FN(2, put_attest, "Tss2_MU_TPM2B_ATTEST_Marshal"),
-    FN(2, put_digest, "Tss2_MU_TPM2B_DIGEST_Marshal"), FN(2, put_digests, "Tss2_MU_TPML_DIGEST_Marshal"),
-    FN(2, put_nv_public, "Tss2_MU_TPM2B_NV_PUBLIC_Marshal"), FN(2, put_nv_buffer, "Tss2_MU_TPM2B_MAX_NV_BUFFER_Marshal"), FN(2, put_public, "Tss2_MU_TPM2B_PUBLIC_Marshal"),
-    FN(2, put_private, "Tss2_MU_TPM2B_PRIVATE_Marshal"), FN(2, put_signature, "Tss2_MU_TPMT_SIGNATURE_Marshal")};
+    FN(1, link, "Tss2_TctiLdr_Initialize"), FN(1, unlink, "Tss2_TctiLdr_Finalize"), FN(2, open, "Esys_Initialize"), FN(2, close, "Esys_Finalize"),
+    FN(2, primary, "Esys_CreatePrimary"), FN(2, create, "Esys_Create"), FN(2, load, "Esys_Load"), FN(2, session, "Esys_StartAuthSession"),
+    FN(2, keep, "Esys_TRSess_SetAttributes"), FN(2, sign, "Esys_Sign"), FN(2, quote, "Esys_Quote"), FN(2, policy_secret, "Esys_PolicySecret"),
+    FN(2, activate, "Esys_ActivateCredential"), FN(2, pcr_read, "Esys_PCR_Read"), FN(2, set_auth, "Esys_TR_SetAuth"), FN(2, unseal, "Esys_Unseal"),
+    FN(2, nv_open, "Esys_TR_FromTPMPublic"), FN(2, nv_public, "Esys_NV_ReadPublic"), FN(2, nv_define, "Esys_NV_DefineSpace"),
+    FN(2, nv_undefine, "Esys_NV_UndefineSpace"), FN(2, nv_read, "Esys_NV_Read"), FN(2, nv_write, "Esys_NV_Write"), FN(2, nv_extend, "Esys_NV_Extend"),
+    FN(2, nv_increment, "Esys_NV_Increment"), FN(2, flush, "Esys_FlushContext"), FN(2, free, "Esys_Free"),
+    FN(0, put_sensitive, "Tss2_MU_TPM2B_SENSITIVE_DATA_Marshal"), FN(0, get_nv_public, "Tss2_MU_TPM2B_NV_PUBLIC_Unmarshal"),
+    FN(0, get_nv_buffer, "Tss2_MU_TPM2B_MAX_NV_BUFFER_Unmarshal"),
+    FN(0, get_public, "Tss2_MU_TPM2B_PUBLIC_Unmarshal"), FN(0, get_private, "Tss2_MU_TPM2B_PRIVATE_Unmarshal"),
+    FN(0, get_sensitive, "Tss2_MU_TPM2B_SENSITIVE_CREATE_Unmarshal"), FN(0, get_scheme, "Tss2_MU_TPMT_SIG_SCHEME_Unmarshal"),
+    FN(0, get_ticket, "Tss2_MU_TPMT_TK_HASHCHECK_Unmarshal"), FN(0, get_sym, "Tss2_MU_TPMT_SYM_DEF_Unmarshal"),
+    FN(0, get_digest, "Tss2_MU_TPM2B_DIGEST_Unmarshal"), FN(0, get_data, "Tss2_MU_TPM2B_DATA_Unmarshal"),
+    FN(0, get_selection, "Tss2_MU_TPML_PCR_SELECTION_Unmarshal"), FN(0, get_id, "Tss2_MU_TPM2B_ID_OBJECT_Unmarshal"),
+    FN(0, get_secret, "Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal"), FN(0, put_attest, "Tss2_MU_TPM2B_ATTEST_Marshal"),
+    FN(0, put_digest, "Tss2_MU_TPM2B_DIGEST_Marshal"), FN(0, put_digests, "Tss2_MU_TPML_DIGEST_Marshal"),
+    FN(0, put_nv_public, "Tss2_MU_TPM2B_NV_PUBLIC_Marshal"), FN(0, put_nv_buffer, "Tss2_MU_TPM2B_MAX_NV_BUFFER_Marshal"), FN(0, put_public, "Tss2_MU_TPM2B_PUBLIC_Marshal"),
+    FN(0, put_private, "Tss2_MU_TPM2B_PRIVATE_Marshal"), FN(0, put_signature, "Tss2_MU_TPMT_SIGNATURE_Marshal")};
 
 static int open_tss(struct tpm *t)
 {

@@ -4,13 +4,9 @@ start, and no cut of the power locks a healthy device out."""
 
 from __future__ import annotations
 
-import marshal
-import os
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from guard_kit import LIMIT_S, Device, short_dir, until
-from tpm_kit import EXTEND, INCREMENT, NV, NV_READ, NV_WRITE, SIGN, UNDEFINE, Wire, enrolled, needs_tpm, refused, wired
+from tpm_kit import EXTEND, INCREMENT, NV, NV_READ, NV_WRITE, SIGN, UNDEFINE, Wire, enrolled, needs_tpm, refused, started, wired
 
 from qsafp_embedded import sets
 from qsafp_embedded._core import sha256, tpm_anchor
@@ -27,8 +23,7 @@ from qsafp_embedded._tables import Event, Reason
 from qsafp_embedded.audit import Log
 from qsafp_embedded.client import CommandRefused
 from qsafp_embedded.errors import AuditError, ConfigError
-from qsafp_embedded.guard import config, enrol
-from qsafp_embedded.guard.__main__ import BARE
+from qsafp_embedded.guard import config
 
 pytestmark = needs_tpm
 STATE_BYTES, SLOT = 3232, 4096
@@ -340,20 +335,6 @@ def test_a_record_that_was_cut_before_it_went_in_is_none(wire: Wire, device: Dev
     device.stop()
 
 
-def started(device: Device, **changed: int) -> None:
-    """Start the guard with options that guard.toml does not let anyone set."""
-    options = {**enrol.options(config.load(device.toml)), **changed}
-    fd = os.memfd_create("options", 0)
-    with os.fdopen(fd, "wb", closefd=False) as file:
-        marshal.dump(options, file)
-    os.lseek(fd, 0, os.SEEK_SET)
-    words = [sys.executable, "-I", "-S", str(BARE), str(fd)]
-    device.guard = subprocess.Popen(words, pass_fds=[fd], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    os.close(fd)
-    assert device.guard.stdout is not None
-    assert "serving" in device.guard.stdout.readline()
-
-
 def test_anchors_keep_their_distance_and_the_status_tells_the_last(wire: Wire, device: Device) -> None:
     started(device, anchor_ms=400, anchor_min_ms=200)
     wire.watch()
@@ -402,7 +383,7 @@ def test_a_tpm_that_hangs_delays_no_stop_and_no_other_client(wire: Wire, device:
     gate = device.gate()
     assert gate
     held = threading.Event()
-    wire.watch(before=lambda code, _n: held.wait if code == SIGN else None)  # type: ignore[arg-type,return-value]
+    wire.watch(before=lambda code, _n: held.wait if code == SIGN else None)
     asked: list[BaseException | None] = []
 
     def ask() -> None:

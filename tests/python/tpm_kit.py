@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import marshal
+import os
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,9 @@ from pathlib import Path
 
 import pytest
 from guard_kit import LIMIT_S, Device, short_dir, until
+
+from qsafp_embedded.guard import config, enrol
+from qsafp_embedded.guard.__main__ import BARE
 
 MISSING = [
     n
@@ -45,6 +51,13 @@ def two_ports() -> int:
             except (OSError, OverflowError):
                 continue
             return port
+
+
+def by_owner(code: int, index: int, after: bytes = b"") -> bytes:
+    """An NV command of the owner, whose password is empty."""
+    body = struct.pack(">I", 0x40000001) + (b"" if code == DEFINE else struct.pack(">I", index))
+    body += struct.pack(">IIHBH", 9, 0x40000009, 0, 0, 0) + after
+    return struct.pack(">HII", 0x8002, 10 + len(body), code) + body
 
 
 class Tpm:
@@ -89,10 +102,9 @@ class Tpm:
 
     def owner(self, code: int, index: int, after: bytes = b"") -> int:
         """Send one NV command as the owner, whose password is empty; returns the response code.  No guard may be connected."""
-        body = struct.pack(">I", 0x40000001) + (b"" if code == DEFINE else struct.pack(">I", index))
-        body += struct.pack(">IIHBH", 9, 0x40000009, 0, 0, 0) + after
+        command = by_owner(code, index, after)
         with socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S) as s:
-            s.sendall(struct.pack(">HII", 0x8002, 10 + len(body), code) + body)
+            s.sendall(command)
             return int(struct.unpack(">HII", _exactly(s, 10))[2])
 
 
@@ -113,14 +125,19 @@ def _message(s: socket.socket) -> bytes:
     return head + _exactly(s, struct.unpack(">I", head[2:6])[0] - 10)
 
 
-Rule = Callable[[int, int], "int | Callable[[], None] | None"]
+Rule = Callable[[int, int], "int | bytes | Callable[[], object] | None"]
+
+
+def void(what: Callable[[], object]) -> None:
+    """Call it, whatever it returns."""
+    what()
 
 
 class Wire:
     """Between a guard and a TPM.  ``before(code, n)`` and ``after(code, n)`` see command n, counted from 0 since ``watch``.
 
-    What they return: None, nothing happens; a number, the answer in place of the TPM's (``before`` only); a function, which is
-    called, and then the line is dead.
+    What they return: None, nothing happens; a number, the answer in place of the TPM's; bytes, a command of somebody else that
+    goes first (both ``before`` only); a function, which is called, and then the line is dead.
     """
 
     def __init__(self, tpm: Tpm) -> None:
@@ -184,15 +201,18 @@ class Wire:
                 self.seen.append((code, time.monotonic()))
                 rule = self.before(code, n)
                 if callable(rule):
-                    return rule()
-                if rule is not None:
+                    return void(rule)
+                if isinstance(rule, bytes):
+                    server.sendall(rule)
+                    _message(server)
+                elif rule is not None:
                     client.sendall(struct.pack(">HII", 0x8001, 10, rule))
                     continue
                 server.sendall(command)
                 answer = _message(server)
                 rule = self.after(code, n)
                 if callable(rule):
-                    return rule()
+                    return void(rule)
                 client.sendall(answer)
 
     def close(self) -> None:
@@ -236,3 +256,17 @@ def enrolled(key: str, **more: object) -> Iterator[Device]:
             yield made
         finally:
             made.close()
+
+
+def started(device: Device, **changed: int) -> None:
+    """Start the guard with options that guard.toml does not let anyone set."""
+    options = {**enrol.options(config.load(device.toml)), **changed}
+    fd = os.memfd_create("options", 0)
+    with os.fdopen(fd, "wb", closefd=False) as file:
+        marshal.dump(options, file)
+    os.lseek(fd, 0, os.SEEK_SET)
+    words = [sys.executable, "-I", "-S", str(BARE), str(fd)]
+    device.guard = subprocess.Popen(words, pass_fds=[fd], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    os.close(fd)
+    assert device.guard.stdout is not None
+    assert "serving" in device.guard.stdout.readline()
