@@ -3,16 +3,23 @@
 #include <stdint.h>
 #include <string.h>
 
-/* By words where both ends allow it. */
+typedef uint32_t __attribute__((may_alias)) word_t;
+
+static int words(const void *a, const void *b, size_t len)
+{
+    return !(((uintptr_t)a | (uintptr_t)b | len) % sizeof(word_t));
+}
+
 void *memcpy(void *restrict to, const void *restrict from, size_t len)
 {
     uint8_t *t = to;
     const uint8_t *f = from;
-    if (!(((uintptr_t)t | (uintptr_t)f) & 7))
-        for (; len >= 8; len -= 8, t += 8, f += 8)
-            *(uint64_t __attribute__((may_alias)) *)t = *(const uint64_t __attribute__((may_alias)) *)f;
-    while (len--)
-        *t++ = *f++;
+    if (words(to, from, len))
+        for (size_t i = 0; i < len; i += sizeof(word_t))
+            *(word_t *)(t + i) = *(const word_t *)(f + i);
+    else
+        for (size_t i = 0; i < len; i++)
+            t[i] = f[i];
     return to;
 }
 
@@ -22,8 +29,12 @@ void *memmove(void *to, const void *from, size_t len)
     const uint8_t *f = from;
     if (t <= f || t >= f + len)
         return memcpy(to, from, len);
-    while (len--)
-        t[len] = f[len];
+    if (words(to, from, len))
+        for (size_t i = len; i; i -= sizeof(word_t))
+            *(word_t *)(t + i - sizeof(word_t)) = *(const word_t *)(f + i - sizeof(word_t));
+    else
+        while (len--)
+            t[len] = f[len];
     return to;
 }
 

@@ -38,7 +38,9 @@ static void block(uint32_t h[8], const uint8_t *p)
         uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + qsafp_sha256_k[i] + w[i];
         uint32_t s0 = ror(v[0], 2) ^ ror(v[0], 13) ^ ror(v[0], 22);
         uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
+#pragma GCC unroll 7
+        for (unsigned k = 7; k; k--)
+            v[k] = v[k - 1]; /* registers, once it is unrolled */
         v[4] += t1;
         v[0] = t1 + t2;
     }
