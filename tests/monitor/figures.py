@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Print the monitor's figures against their goals: ``python tests/monitor/figures.py``; exits 1 if one is missed.
+
+Instructions are counted from QEMU's own trace, one entry per instruction retired, beginning with the first of the trap vector.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / p) for p in ("tests/monitor", "tests/python", "tests/emulation", "tools")]
+
+import monitor as tool  # noqa: E402
+import unleashed  # noqa: E402
+from unleashed import OUT, QEMU, Board, Device, short_dir, until  # noqa: E402
+
+from qsafp_embedded._tables import Phase  # noqa: E402
+from qsafp_embedded.keys import Ed25519Key, MLDSA65Key  # noqa: E402
+
+MEASURE = 17
+ENTRY = re.compile(r"^Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/", re.M)
+IMAGE_MAX, RAM_MAX = 44 * 1024, 112 * 1024
+LEAD_S = 0.8  # before the end of the lease: from here on every instruction is written down
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, and the most it may be; None: reported only."""
+
+    what: str
+    value: int
+    goal: int | None = None
+
+    @property
+    def missed(self) -> bool:
+        """It is over its goal."""
+        return self.goal is not None and self.value > self.goal
+
+    def __str__(self) -> str:
+        goal = "" if self.goal is None else f"  <= {self.goal:,}{'  MISSED' if self.missed else ''}"
+        return f"{self.what:<68}{self.value:>9,}{goal}"
+
+
+def symbols(elf: Path) -> dict[str, tuple[int, int]]:
+    """Address and size of each symbol that has them."""
+    done = subprocess.run(["riscv64-linux-gnu-nm", "-S", str(elf)], capture_output=True, text=True, timeout=60, check=True)
+    rows = [row.split() for row in done.stdout.splitlines()]
+    return {r[-1]: (int(r[0], 16), int(r[1], 16) if len(r) == 4 else 0) for r in rows}
+
+
+def stores(elf: Path, function: str) -> list[int]:
+    """Addresses of the 32-bit and 64-bit stores of a function that do not go to its stack."""
+    words = ["riscv64-linux-gnu-objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", str(elf)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    return [int(m[1], 16) for m in re.finditer(r"^\s*([0-9a-f]+):\s+(?:c\.)?s[wd]\s+\w+,-?\d+\((?!sp)", done.stdout, re.M)]
+
+
+class Trace:
+    """What each hart executed of the code that was watched, in order."""
+
+    def __init__(self, text: str) -> None:
+        self.hart: dict[int, list[int]] = {0: [], 1: [], 2: []}
+        for found in ENTRY.finditer(text):
+            self.hart[int(found[1])].append(int(found[2], 16))
+
+    def traps(self, hart: int, vector: int) -> list[list[int]]:
+        """Each run of instructions from the trap vector up to the next one, of one hart."""
+        pcs = self.hart[hart]
+        begins = [i for i, pc in enumerate(pcs) if pc == vector]
+        return [pcs[a:b] for a, b in zip(begins, [*begins[1:], len(pcs)], strict=True)]
+
+    def calls(self, hart: int, entry: int) -> list[list[int]]:
+        """The instructions of each call of a function, what it calls included, shortest first."""
+        pcs: list[int] = self.hart[hart]
+        out: list[list[int]] = []
+        for i, pc in enumerate(pcs):
+            if pc == entry and i:
+                back = {pcs[i - 1] + 2, pcs[i - 1] + 4}
+                end = next((k for k in range(i, len(pcs)) if pcs[k] in back), 0)
+                out += [pcs[i:end]] if end else []
+        return sorted(out, key=len)
+
+
+def first(run: Iterable[int], *wanted: int) -> int:
+    """Instructions up to and with the first of the wanted addresses."""
+    return next(i for i, pc in enumerate(run, 1) if pc in wanted)
+
+
+def after(run: list[int], entry: int) -> int:
+    """Instructions until the first call of a function has returned."""
+    begin = run.index(entry)
+    back = run[begin - 1]
+    return begin + first(run[begin:], back + 2, back + 4) - 1
+
+
+def traced(folder: Path) -> str:
+    """Let a lease end on a board whose payload validates all the time; return the trace of its last moments."""
+    page = symbols(OUT / "payload.elf")["gate_open"]
+    watched = f"0x80000000..0x8000ffff,{page[0]:#x}..{page[0] + page[1] - 1:#x}"
+    with Board(Device(duration_ms=4000), folder, attack=MEASURE, qemu=("-dfilter", watched)) as board, board.client() as client:
+        board.lease(client)
+        time.sleep(max(0.0, client.status().remaining_ns / 1e9 - LEAD_S))
+        board.hmp("stop")
+        board.hmp("singlestep on")
+        board.hmp("log exec,nochain")
+        board.hmp("cont")
+        time.sleep(2 * LEAD_S)
+        board.hmp("log none")
+        board.hmp("singlestep off")
+        until(lambda: client.status().phase == Phase.FAILSAFE)
+        return board.log.read_text(errors="replace")
+
+
+def of_the_end(trace: Trace) -> list[Figure]:
+    """From the timer at the deadline to a payload that stands still."""
+    elf = OUT / "monitor.elf"
+    at = {name: place for name, (place, _) in symbols(elf).items()}
+    run = next(r for r in trace.traps(0, at["trap_vector"]) if at["contain_all"] in r)
+    pokes = [i for i, pc in enumerate(run, 1) if pc == at["arch_poke"]]
+    out = [
+        Figure("timer fire to handler, instructions", first(run, at["monitor_timer"]), 40),
+        Figure("deadline to gate page, instructions", after(run, at["page_deadline"]), 120),
+        Figure(
+            "deadline to LEASE_VALID, instructions",
+            first(run, at["board_pin"]) + first(run[run.index(at["board_pin"]) :], *stores(elf, "board_pin")),
+            250,
+        ),
+    ]
+    still = []
+    for hart in (1, 2):
+        stop = next(r for r in trace.traps(hart, at["trap_vector"]) if at["core_still"] in r)
+        still.append(first(stop, at["core_still"]) + first(stop[stop.index(at["core_still"]) :], *stores(elf, "core_still")[-1:]))
+    out.append(Figure("deadline to payload stopped on all harts, instructions", pokes[1] + max(still), 1500))
+    return out
+
+
+def of_the_calls(trace: Trace) -> list[Figure]:
+    """What a check costs the payload, and a record the monitor."""
+    at = {name: place for name, (place, _) in symbols(OUT / "monitor.elf").items()}
+    page = symbols(OUT / "payload.elf")["gate_open"]
+    validate = [r for r in trace.traps(1, at["trap_vector"]) if at["call_validate"] in r]
+    ours = [[pc for pc in r if pc < page[0]] for r in validate]
+    window, count = [], 0
+    for pc in trace.hart[1]:
+        if pc == page[0]:
+            window.append(count)
+            count = 0
+        count += page[0] <= pc < page[0] + page[1]
+    append = trace.calls(0, at["qsafp_note"])[0]
+    return [
+        Figure("validate through the read-only window, instructions", max(window[1:]), 20),
+        Figure("validate through a service call, instructions", max(len(r) for r in ours[:-1]), 300),
+        Figure("append to flash, instructions", len(append)),
+        Figure("append to flash, bytes on its bus: 256 programmed, 256 read back", append.count(at["board_spi"]), 563),
+    ]
+
+
+def of_the_image() -> list[Figure]:
+    """Bytes of the monitor with its crypto, and of its memory."""
+    done = subprocess.run(
+        ["riscv64-linux-gnu-size", "-A", str(OUT / "monitor.elf")], capture_output=True, text=True, timeout=60, check=True
+    )
+    size = {r[0]: int(r[1]) for r in (row.split() for row in done.stdout.splitlines()) if len(r) == 3 and r[0].startswith(".")}
+    return [Figure("monitor with crypto, bytes", size[".text"], IMAGE_MAX), Figure("memory with stacks, bytes", size[".bss"], RAM_MAX)]
+
+
+def build_counter() -> Path:
+    """The program that counts the instructions of the crypto."""
+    t = tool.TARGETS["hifive_unleashed"]
+    own = [*sorted((ROOT / "tests/monitor/crypto").glob("*.[cS]")), ROOT / "cext/monitor/mem.c", ROOT / "cext/monitor/boot/ed25519.c"]
+    objects = tool.compile_all(t, [*own, *sorted((ROOT / "cext/src").glob("*.c"))], t.out / "counter")
+    return tool.link(t, "tests/monitor/crypto/count.ld", t.out / "counter.elf", objects, "-Wl,--gc-sections")
+
+
+def of_the_crypto(folder: Path) -> list[Figure]:
+    """Each primitive, counted by the processor itself."""
+    ed, ml = Ed25519Key.from_seed(bytes(range(32))), MLDSA65Key.from_seed(bytes(range(32)))
+    message = bytes(192)
+    (folder / "inputs.bin").write_bytes(bytes(range(32)) + ed.public + ed.sign(message) + message + ml.public + ml.sign(message))
+    words = [QEMU, "-M", "sifive_u", "-smp", "2", "-m", "128", "-display", "none", "-net", "none", "-bios", "none", "-monitor", "none"]
+    words += ["-icount", "shift=0", "-serial", "stdio", "-kernel", str(build_counter())]
+    words += ["-device", f"loader,file={folder / 'inputs.bin'},addr=0x80800000,force-raw=on"]
+    said = b""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, preexec_fn=unleashed.die_with_parent) as process:
+        assert process.stdout is not None
+        while not said.endswith(b".") and (byte := process.stdout.read(1)):
+            said += byte
+        process.kill()
+    rows = [row.split() for row in said.decode().strip(".").splitlines()]
+    return [Figure(f"{name}, instructions", int(count)) for name, count in rows]
+
+
+def main() -> int:
+    """Build, run, print."""
+    missing = unleashed.absent()
+    if missing:
+        print(f"SKIP figures of the monitor: {missing} not installed")
+        return 0
+    unleashed.build()
+    with short_dir() as folder:
+        trace, crypto = Trace(traced(folder)), of_the_crypto(folder)
+    found = [*of_the_image(), *of_the_end(trace), *of_the_calls(trace), *crypto]
+    print("\n".join(map(str, found)))
+    return int(any(f.missed for f in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
