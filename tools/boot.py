@@ -61,7 +61,7 @@ def sources() -> list[Path]:
     """What a boot stage is made of, beside the root key's hash."""
     core = [ROOT / f"cext/src/{name}.c" for name in CORE]
     boot = sorted((ROOT / "cext/monitor/boot").glob("*.c"))
-    return [BOARD / "boot_start.S", BOARD / "boot_board.c", *boot, ROOT / "cext/monitor/mem.c", *core]
+    return [BOARD / "boot_start.S", BOARD / "boot_board.c", *boot, *core]
 
 
 def build(root: bytes, elf: Path) -> Path:
@@ -73,7 +73,9 @@ def build(root: bytes, elf: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         key = Path(folder) / "root.c"
         key.write_text(f'#include "boot.h"\n\nconst uint8_t boot_root[32] = {{{", ".join(map(str, root))}}};\n')
-        run(CC, *FLAGS, *WARN, *includes(), *sources(), key, *link, "-o", elf)
+        mem = Path(folder) / "mem.o"  # by itself: calls to it appear only after all else was optimised together
+        run(CC, *FLAGS, *WARN, *includes(), "-c", ROOT / "cext/monitor/mem.c", "-o", mem)
+        run(CC, *FLAGS, "-flto", *WARN, *includes(), *sources(), key, mem, *link, "-o", elf)
     return elf
 
 

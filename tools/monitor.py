@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build the monitor of a board and a payload for it: ``python tools/monitor.py [BOARD]``; prints sizes.
 
-This monitor stands alone: it holds its own crypto and is started without a boot stage.
+Each monitor stands alone, with its own crypto and no boot stage; BOOTED boards get a second that a boot stage verifies.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ TARGETS = {
         Target("virt_aarch64", "aarch64", "aarch64-linux-gnu-", A64, 0x0E000000, 0x0E200000, "cfi"),
     )
 }
+BOOTED = {"hifive_unleashed": (0x80008000, 0x8000)}  # MONITOR_BASE and MONITOR_BYTES of map.h
+IN_BOOT_STAGE = {"sha256", "sha256_select", "sha256_armv8", "sha512", "keccak", "mldsa65", "ed25519_edge"}
 FLASHES = {t.flash for t in TARGETS.values()}
 CODE_BYTES, RAM_BYTES = 0x10000, 0x30000
 
@@ -60,14 +62,15 @@ def run(*words: str | Path) -> str:
     return done.stdout
 
 
-def sources(t: Target) -> list[Path]:
+def sources(t: Target, *, booted: bool = False) -> list[Path]:
     """What a monitor is made of."""
-    core = sorted((ROOT / "cext/src").glob("*.c"))
-    others = {"boot_calls", *FLASHES - {t.flash}}
+    core = [p for p in sorted((ROOT / "cext/src").glob("*.c")) if not booted or p.stem not in IN_BOOT_STAGE]
+    others = {"boot_none" if booted else "boot_calls", *FLASHES - {t.flash}}
     own = sorted(p for p in (ROOT / "cext/monitor").glob("*.c") if p.stem not in others)
     arch = sorted((ROOT / "cext/monitor/arch" / t.arch).glob("*.[cS]"))
     board = [ROOT / "board_ports" / t.board / "monitor_board.c"]
-    return [*arch, *core, *own, *board, ROOT / "cext/monitor/boot/ed25519.c"]
+    curve = [] if booted else [ROOT / "cext/monitor/boot/ed25519.c"]
+    return [*arch, *core, *own, *board, *curve]
 
 
 def monocypher_folder() -> str:
@@ -113,12 +116,13 @@ def link(t: Target, script: str | Path, elf: Path, objects: list[Path], *more: s
     return elf
 
 
-def build_monitor(t: Target) -> Path:
+def build_monitor(t: Target, *, booted: bool = False) -> Path:
     """The monitor as an ELF file that starts at the first byte of its memory."""
-    objects = compile_all(t, sources(t), t.out / "monitor")
-    places = {"CODE_BASE": t.code, "CODE_BYTES": CODE_BYTES, "RAM_AT": t.ram, "RAM_SIZE": RAM_BYTES}
+    objects = compile_all(t, sources(t, booted=booted), t.out / "monitor")
+    code, size = BOOTED[t.board] if booted else (t.code, CODE_BYTES)
+    places = {"CODE_BASE": code, "CODE_BYTES": size, "RAM_AT": t.ram, "RAM_SIZE": RAM_BYTES}
     more = ["-Wl,--gc-sections", *(f"-Wl,--defsym={k}={v:#x}" for k, v in places.items())]
-    return link(t, f"board_ports/{t.board}/monitor.ld", t.out / "monitor.elf", objects, *more)
+    return link(t, f"board_ports/{t.board}/monitor.ld", t.out / ("booted.elf" if booted else "monitor.elf"), objects, *more)
 
 
 def build_payload(t: Target) -> Path:
@@ -136,7 +140,8 @@ def main(argv: list[str]) -> int:
     try:
         for t in [TARGETS[name] for name in argv or TARGETS]:
             build_payload(t)
-            print(run(t.cross + "size", "-A", build_monitor(t)))
+            for booted in (False, *([True] if t.board in BOOTED else [])):
+                print(run(t.cross + "size", "-A", build_monitor(t, booted=booted)))
     except BuildError as no:
         print(no)
         return 1

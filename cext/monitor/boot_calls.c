@@ -2,11 +2,22 @@
 /* The core's hash and verify functions in the monitor: calls through the boot stage's table instead of a second copy of them. */
 #include "boot_table.h"
 #include "map.h"
+#include "monitor.h"
 #include "qsafp_ed25519.h"
 #include "qsafp_ed25519_edge.h"
 #include "qsafp_sha512.h"
 
 #define BOOT ((const qsafp_boot_table_t *)BOOT_TABLE)
+
+void boot_measure(qsafp_t *q)
+{
+    if (BOOT->magic != QSAFP_BOOT_MAGIC || BOOT->version != QSAFP_BOOT_VERSION || BOOT->board != BOARD_ID)
+        monitor_halt("another boot stage");
+    q->evidence = QSAFP_EVIDENCE_IMAGE;
+    memcpy(q->measurement, BOOT->monitor.sha256, sizeof q->measurement);
+}
+
+int boot_keep(void) { return BOOT->counter_raise(); }
 
 void qsafp_sha256_init(qsafp_sha256_t *s) { BOOT->sha256_init(s); }
 void qsafp_sha256_update(qsafp_sha256_t *s, const void *p, size_t n) { BOOT->sha256_update(s, p, n); }
@@ -24,9 +35,9 @@ void qsafp_hmac_sha256(uint8_t out[32], const uint8_t *key, size_t klen, const v
     BOOT->hmac_sha256(out, key, klen, msg, n);
 }
 
-int qsafp_mldsa65_verify(const uint8_t pk[1952], const qsafp_mldsa65_msg_t *m, const uint8_t sig[3309])
+int qsafp_mldsa65_verify(const uint8_t pk[1952], const qsafp_mldsa65_msg_t *msg, const uint8_t sig[3309])
 {
-    return BOOT->mldsa65_verify(pk, m, sig);
+    return BOOT->mldsa65_verify(pk, msg, sig);
 }
 
 int qsafp_ed25519_verify(const uint8_t sig[64], const uint8_t pk[32], const uint8_t *msg, size_t len)

@@ -84,6 +84,7 @@ static void configure(void)
     m.q.log.slots = QSAFP_LOG_SLOTS;
     m.q.workloads = 1;
     m.command.q = &m.q;
+    boot_measure(&m.q);
 }
 
 /* A blank store is enrolled: record 0 and the first state. */
@@ -119,6 +120,17 @@ static void start(void)
         contain_all(); /* SPEC: HW-12 a latch survives reset: the payload waits for its release */
 }
 
+/* SPEC: HW-2 the counter rises once the image has obtained a lease. */
+static void keep(void)
+{
+    qsafp_record_t r = {.event = QSAFP_EVENT_ANOMALY, .reason = QSAFP_REASON_ANOMALY};
+    if (m.kept || !m.q.leased)
+        return;
+    m.kept = true;
+    if (boot_keep())
+        monitor_note(&r);
+}
+
 static bool work(void)
 {
     bool any = serve_line();
@@ -128,6 +140,7 @@ static bool work(void)
     contain_act();
     if (qsafp_service(&m.q))
         qsafp_trip(&m.q, QSAFP_REASON_LOG_FULL);
+    keep();
     any |= contain_tell();
     any |= tell_reports();
     return any;

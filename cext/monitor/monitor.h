@@ -70,6 +70,7 @@ typedef struct {
     uint64_t failsafe_ns;             /* since when FAILSAFE pulses */
     uint32_t state_count, state_place;
     uint32_t seal_epoch, seal_slot; bool seal_kept; /* of seal_key, and where it lies */
+    bool kept;                        /* boot_keep was called */
     bool log_looked;                  /* the slot that is written next was seen to be erased */
     bool masked;                      /* the core's lock is held: what the timer's mask was */
     size_t line_have; uint64_t line_ns;
@@ -91,6 +92,12 @@ void monitor_halt(const char *why) __attribute__((noreturn));
 void say(const char *text);
 /* A log that takes nothing closes the gate by itself. */
 void monitor_note(qsafp_record_t *r);
+
+/* boot_calls.c behind a boot stage, boot_none.c alone */
+/* Puts the image's hash into requests; halts if the boot stage's table is not the one this monitor was made for. */
+void boot_measure(qsafp_t *q);
+/* After a lease: no older image boots from now on.  0, or QSAFP_E_STORE. */
+int boot_keep(void);
 
 /* port.c */
 extern const qsafp_port_t monitor_port;
