@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from frame import Bench, at, median
+from frame import OUT, ROOT, Bench, at, median
 from places import LIMIT_S, Lab, end, place, wait_for
 
-KEYS = ("swtpm.quote_ms",)
+JOBS = {"sign": "swtpm.sign_ms", "increment": "swtpm.nv_increment_ms", "extend": "swtpm.nv_extend_ms"}
+KEYS = ("swtpm.quote_ms", *JOBS.values())
+NOTE = "swtpm: a chip takes its own time"
 
 
 @contextmanager
@@ -66,8 +68,24 @@ def _quotes(b: Bench) -> None:
                 lab.client.envelope(old)
                 samples.append((time.perf_counter_ns() - start) / 1e6)
             lab.lease()
-    b.put(key, at(first, 0.5), samples=first, notes=["swtpm: a chip takes its own time"])
+    b.put(key, at(first, 0.5), samples=first, notes=[NOTE])
     b.beside("swtpm.envelope_again_ms", median(again), "ms", samples=again)
 
 
-STEPS = ((KEYS, _quotes),)
+def _jobs(b: Bench) -> None:
+    """Build tests/bench/tpm_jobs.c, which runs the guard's own jobs without a guard, and read its times."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    exe, core = OUT / "tpm_jobs", sorted((ROOT / "cext/src").glob("*.c"))
+    include = ["-Icext/include", "-Icext/src", "-Iboard_ports/linux"]
+    words = ["cc", "-O2", "-std=c11", "-pthread", *include, "tests/bench/tpm_jobs.c", *map(str, core), "-o", str(exe), "-ldl"]
+    subprocess.run(words, check=True, cwd=ROOT)
+    with place("jobs") as folder, software_tpm(folder / "tpm") as tpm:
+        n = max(b.n(key) for key in JOBS.values())
+        said = subprocess.run([exe, tpm.removeprefix("tpm:"), str(n)], check=True, capture_output=True, text=True, timeout=600).stdout
+    rows = [line.split() for line in said.splitlines()]
+    for job, key in JOBS.items():
+        took = [int(ns) / 1e6 for name, ns in rows if name == job]
+        b.put(key, at(took, 0.5), samples=took, notes=[NOTE])
+
+
+STEPS = ((KEYS[:1], _quotes), (KEYS[1:], _jobs))
