@@ -14,7 +14,7 @@ from frame import OUT, ROOT, Bench, at, median
 from places import LIMIT_S, Lab, end, place, wait_for
 
 JOBS = {"sign": "swtpm.sign_ms", "increment": "swtpm.nv_increment_ms", "extend": "swtpm.nv_extend_ms"}
-KEYS = ("swtpm.quote_ms", *JOBS.values())
+KEYS = ("swtpm.quote_ms", "swtpm.sign_ms", "swtpm.nv_increment_ms", "swtpm.nv_extend_ms")
 NOTE = "swtpm: a chip takes its own time"
 
 
