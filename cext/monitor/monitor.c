@@ -153,7 +153,7 @@ void monitor_main(void)
     say("qsafp monitor: keys are loaded, not fused; entropy is what the loader gave\r\n");
     arch_start();
     start();
-    m.tick_at = monitor_port.now_ns(&m);
+    m.tick_at = m.first_tick_ns = monitor_port.now_ns(&m);
     arch_alarm(0);
     __atomic_store_n(&monitor_ready, READY, __ATOMIC_RELEASE);
     for (unsigned i = 1; i < CORES; i++)

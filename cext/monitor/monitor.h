@@ -60,7 +60,7 @@ typedef struct {
     bool frozen, rolled_back, told_rollback; /* service: what was done and recorded of this containment */
     uint8_t rollback;                 /* how it went */
     uint64_t contain_ns, frozen_ns, rollback_ns; /* when it began; how long after that both were done */
-    uint64_t tick_at;                 /* when the next tick is due */
+    uint64_t tick_at, first_tick_ns;  /* when the next tick is due, and the first was */
     uint32_t lost_records;
     uint32_t ticks, late;             /* ticks so far; those that came a whole period late */
     uint64_t budget_ns; uint32_t budget; /* records that the payload may still cause in this second */

@@ -24,7 +24,7 @@ from unleashed import OUT, QEMU, Board, Device, short_dir, until  # noqa: E402
 from qsafp_embedded._tables import Phase  # noqa: E402
 from qsafp_embedded.keys import Ed25519Key, MLDSA65Key  # noqa: E402
 
-MEASURE = 17
+MEASURE, TICKS, TICK_NS = 17, 1000, 100_000_000
 ENTRY = re.compile(r"^Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/", re.M)
 IMAGE_MAX, RAM_MAX = 44 * 1024, 112 * 1024
 LEAD_S = 0.8  # before the end of the lease: from here on every instruction is written down
@@ -197,6 +197,34 @@ def of_the_crypto(folder: Path) -> list[Figure]:
     return [Figure(f"{name}, instructions", int(count)) for name, count in rows]
 
 
+def offset_of(member: str) -> int:
+    """Where a member of monitor_t lies, as the cross compiler says."""
+    t = tool.TARGETS["hifive_unleashed"]
+    source = f'#include "monitor.h"\nconst unsigned long at = __builtin_offsetof(monitor_t, {member});\n'
+    words = [t.cross + "gcc", *t.flags, *tool.FLAGS, "-std=c11", *tool.includes(t), "-x", "c", "-S", "-o", "-", "-"]
+    done = subprocess.run(words, cwd=ROOT, input=source, capture_output=True, text=True, timeout=60, check=True)
+    found = re.search(r"\.dword\s+(\d+)", done.stdout)
+    assert found, done.stdout
+    return int(found[1])
+
+
+def of_the_ticks(folder: Path) -> list[Figure]:
+    """A thousand ticks in virtual time, at 100 ms each from the first; none may be late or lost."""
+    m, _ = symbols(OUT / "monitor.elf")["m"]
+    at = {name: m + offset_of(name) for name in ("ticks", "late", "tick_at", "first_tick_ns")}
+    with Board(Device(), folder, qemu=("-icount", "shift=7,sleep=off")) as board:
+
+        def read(member: str, size: int) -> int:
+            return int.from_bytes(board.memory(at[member], size), "little")
+
+        until(lambda: read("ticks", 4) >= TICKS)
+        board.hmp("stop")
+        ticks, late, due = read("ticks", 4), read("late", 4), read("tick_at", 8)
+        first_due = read("first_tick_ns", 8)
+    drift = abs(due - first_due - ticks * TICK_NS)
+    return [Figure(f"drift after {ticks:,} ticks, ns", drift, 0), Figure("ticks that came a period late", late, 0)]
+
+
 def main() -> int:
     """Build, run, print."""
     missing = unleashed.absent()
@@ -205,8 +233,10 @@ def main() -> int:
         return 0
     unleashed.build()
     with short_dir() as folder:
+        ticks = of_the_ticks(folder)
+    with short_dir() as folder:
         trace, crypto = Trace(traced(folder)), of_the_crypto(folder)
-    found = [*of_the_image(), *of_the_end(trace), *of_the_calls(trace), *crypto]
+    found = [*of_the_image(), *of_the_end(trace), *ticks, *of_the_calls(trace), *crypto]
     print("\n".join(map(str, found)))
     return int(any(f.missed for f in found))
 
