@@ -15,6 +15,7 @@ from pathlib import Path
 
 from boards import ARCHES, Arch
 from debian import CACHE, ImageError, Packages, alone, run, unpack
+from figures import Figures
 from image import OUT
 from wheels import build, digest
 
@@ -41,8 +42,8 @@ def _python(arch: Arch, packages: Packages, python: str) -> Path:
     return root
 
 
-def _try(arch: Arch, python: str, sources: str, user: str, say: Callable[[str], None]) -> str:
-    """Build and import; one line that says what was seen.  Raises ImageError."""
+def _try(arch: Arch, python: str, sources: str, user: str, say: Callable[[str], None]) -> tuple[int, str]:
+    """Build and import; bytes of the wheel, and how it was imported.  Raises ImageError."""
     packages = Packages(arch.debian, say, sources=sources)
     wheel = build(arch, packages, OUT, python)
     root = _python(arch, packages, python)
@@ -54,16 +55,19 @@ def _try(arch: Arch, python: str, sources: str, user: str, say: Callable[[str], 
     machine, hashed, decoded, module = run(words).split()
     if (hashed, decoded) != (hashlib.sha256(b"abc").hexdigest(), bytes(9).hex()) or not module.startswith(str(site)):
         raise ImageError(f"{wheel.name}: imported, but its answers are wrong: {hashed} {decoded} {module}")
-    return f"{wheel.name}: {wheel.stat().st_size} bytes, {unpacked} unpacked; imported by Python {python} on {machine}"
+    return wheel.stat().st_size, f"{wheel.name}, {unpacked} bytes unpacked; imported by Python {python} on {machine}"
 
 
 def main() -> int:
     """Try all three; returns 1 if one fails."""
     bad = 0
+    OUT.mkdir(parents=True, exist_ok=True)
+    figures = Figures(OUT / "wheels.figures.json", "wheels", lambda key, row: None)
     for arch, python, sources, user in TARGETS:
         try:
             with alone(CACHE / f"{arch.debian}.lock", wait=True):
-                print(_try(arch, python, sources, user, partial(print, file=sys.stderr)), flush=True)
+                size, note = _try(arch, python, sources, user, partial(print, file=sys.stderr))
+            figures.put(f"emulated.wheel_bytes.{arch.machine}", size, "B", note=note)
         except ImageError as why:
             bad = 1
             print(f"{arch.machine}: {why}", file=sys.stderr)
