@@ -107,7 +107,8 @@ def emulated() -> list[str]:
     rows = [(key, r) for file in files for key, r in json.loads(file.read_text()).items()]
     if not rows:
         return []
-    lines = ["", "## Emulated boards", "", "`make boards` measures these in the guest, `make wheels` the wheels: counts, bytes, and times that have no goal.", ""]
+    what = "Measured in the guest by `make boards`, and by `make wheels`: counts, bytes, and times that have no goal."
+    lines = ["", "## Emulated boards", "", what, ""]
     lines += ["| key | board | value | p50 | p99 | n | note |", "|---|---|---|---|---|---|---|"]
     for key, r in rows:
         figures = [f"{number(r['value'])} {r['unit']}", number(r["p50"]), number(r["p99"]), f"{r['n']:,}", r["note"]]
