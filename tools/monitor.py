@@ -6,8 +6,10 @@ Each monitor stands alone, with its own crypto and no boot stage; BOOTED boards 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +105,9 @@ def compile_all(t: Target, files: list[Path], folder: Path) -> list[Path]:
     for src in files:
         obj = folder / f"{src.parent.name}-{src.stem}.o"
         if not obj.exists() or obj.stat().st_mtime < max(newest, src.stat().st_mtime):
+            begun = time.time()
             run(t.cross + "gcc", *t.flags, *FLAGS, *(WARN if src.suffix == ".c" else []), *extra, "-c", src, "-o", obj)
+            os.utime(obj, (begun, begun))  # what was changed meanwhile is younger
         objects.append(obj)
     return objects
 
