@@ -36,7 +36,7 @@ MONTH_MS = 31 * 24 * 3600 * 1000
 class Plan:
     """What to make: directory, profile, suite, model file or None, duration of leases in ms; ``places`` instead of one directory.
 
-    ``device_key`` and ``quote_pcrs`` are guard.toml's.
+    ``device_key``, ``quote_pcrs`` and ``tpm_nv`` are guard.toml's.
     """
 
     root: Path
@@ -47,6 +47,7 @@ class Plan:
     places: Folders | None = None
     device_key: str = "file"
     quote_pcrs: tuple[int, ...] = ()
+    tpm_nv: str = ""
 
     @property
     def folders(self) -> Folders:
@@ -68,6 +69,7 @@ def add(commands: Commands) -> None:
     p.add_argument("--model", type=Path, metavar="FILE", help="model that leases name by its SHA-256")
     p.add_argument("--device-key", default="file", metavar="PLACE", help='"file" (default), or a TPM: "tpm:/dev/tpmrm0"')
     p.add_argument("--quote-pcrs", type=_pcrs, default=(), metavar="N,N", help="of that TPM: leases state level 3 while these PCRs stay")
+    p.add_argument("--tpm-nv", default="", metavar="INDEX", help="such as 0x01815100: bind state and log to that TPM")
     p.add_argument("--suite", choices=sorted(sets.SUITES), default="ed25519", help="signatures of validators (default: %(default)s)")
     p.add_argument("--duration-ms", type=_duration, default=60_000, metavar="MS", help="length of a lease (default: %(default)s)")
 
@@ -85,7 +87,7 @@ def _duration(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     f = folders(args.dir)
-    plan = Plan(f.config, args.profile, args.suite, args.model, args.duration_ms, f, args.device_key, args.quote_pcrs)
+    plan = Plan(f.config, args.profile, args.suite, args.model, args.duration_ms, f, args.device_key, args.quote_pcrs, args.tpm_nv)
     enrolment = make(plan)
     m, n = PROFILES[plan.profile]
     home = Home(f.config, f.state, args.dir is not None)
@@ -159,7 +161,8 @@ def _fill(f: Folders, plan: Plan) -> dict[str, Any]:
     config = f.config / "guard" / "guard.toml"
 
     def written(where: Folders) -> str:
-        return guard_toml(where, model=named, duration_ms=plan.duration_ms, device_key=plan.device_key, quote_pcrs=plan.quote_pcrs)
+        tpm = {"device_key": plan.device_key, "quote_pcrs": plan.quote_pcrs, "tpm_nv": plan.tpm_nv}
+        return guard_toml(where, model=named, duration_ms=plan.duration_ms, tpm=tpm)
 
     config.write_text(written(f))  # what the guard enrols with: no place is final yet
     enrolment = _enrol(f, config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,8 @@ def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def guard_toml(f: Folders, *, model: str | None, duration_ms: int, device_key: str = "file", quote_pcrs: Sequence[int] = ()) -> str:
-    """The guard's file; ``model`` is the path of a model file."""
+def guard_toml(f: Folders, *, model: str | None, duration_ms: int, tpm: Mapping[str, Any]) -> str:
+    """The guard's file; ``model`` is the path of a model file, ``tpm`` has device_key, quote_pcrs and tpm_nv."""
     share = max(1, duration_ms // 6)
     none = "" if model else "  # no model is named"
     return f"""{SPDX}# The guard's configuration.  Paths are relative to this file.  A change takes effect when the guard starts again.
@@ -66,8 +66,10 @@ drain_ms = 200  # what a workload gets to finish its batch before it is frozen
 linger_ms = 60000  # how long the pins are held at their safe levels after the guard's death
 evidence_mb = 64  # room for leases and refusals kept as evidence
 on_log_full = "close"  # or "degrade(n)": stay open while at most n records wait for the disk or were lost, each counted
-device_key = {_text(device_key)}  # or "tpm:/dev/tpmrm0": made in that TPM when the device is enrolled, never out of it
-quote_pcrs = {list(quote_pcrs)}  # PCRs of that TPM, such as [0, 2, 4, 7]: requests come with a quote of them, and leases state level 3
+device_key = {_text(tpm["device_key"])}  # or "tpm:/dev/tpmrm0": made in that TPM when the device is enrolled, never out of it
+quote_pcrs = {list(tpm["quote_pcrs"])}  # PCRs of that TPM, such as [0, 2, 4, 7]: every request has a quote; leases state level 3
+tpm_nv = {_text(tpm["tpm_nv"])}  # such as "0x01815100": three NV indices of that TPM from there on bind state and log to it
+anchor_s = 600  # then: how often the log's head goes into the TPM, which wears; 60 at least
 log = "file"  # or "spi:/dev/spidev0.0" (NOR flash), or "i2c:/dev/i2c-1@0x50,32768" (EEPROM of so many bytes)
 log_live_min = 1000  # a log that holds fewer records refuses the start
 board = "simulated"  # "simulated" drives no real line and says so everywhere; qsafp board list knows others

@@ -7,6 +7,8 @@ from __future__ import annotations
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -287,6 +289,36 @@ def test_the_log_is_anchored_at_a_clean_end_and_the_tpm_tells_a_cut_log(wire: Wi
     assert log.anchored(value) == log.records[-1].seq
     with pytest.raises(AuditError, match="cut or rewritten"):
         Log(log.log_id, log.raw[:-1]).anchored(value)
+
+
+def qsafp(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    return subprocess.run(
+        [sys.executable, "-m", "qsafp_embedded.cli", *words], capture_output=True, text=True, timeout=LIMIT_S * 3, check=False
+    )
+
+
+def test_the_command_line_binds_a_device_and_verifies_its_log_against_the_tpm(wire: Wire) -> None:
+    with short_dir() as root:
+        words = ("--dir", str(root / "d"))
+        made = qsafp("init", "--profile", "lab", "--device-key", wire.key, "--tpm-nv", hex(NV).replace("x", "x0"), *words)
+        assert made.returncode == 0, made.stderr
+        command = [sys.executable, "-m", "qsafp_embedded.guard", "--config", str(root / "d/guard/guard.toml")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as guard:
+            assert guard.stdout is not None
+            assert "serving" in guard.stdout.readline()
+            shown = qsafp("status", *words)
+            assert "anchor     none yet" in shown.stdout, shown
+            guard.terminate()
+        ring = root / "d/guard/state/log.ring"
+        good = qsafp("audit", "verify", "--tpm", "--file", str(ring), *words)
+        assert good.returncode == 0, good.stderr
+        assert "the TPM stands for record 3" in good.stdout
+        raw = ring.read_bytes()
+        ring.write_bytes(raw[:768] + b"\xff" * 256 + raw[1024:])
+        bad = qsafp("audit", "verify", "--tpm", "--file", str(ring), *words)
+        assert bad.returncode == 1
+        assert "the TPM's anchor stands for another log" in bad.stderr
 
 
 def test_a_log_that_was_rewritten_with_hashes_that_chain_is_told(wire: Wire, device: Device) -> None:
