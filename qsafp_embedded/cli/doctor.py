@@ -23,7 +23,10 @@ from .common import Commands, Home, ask_agent, command, emit, home_of
 __all__ = ["Finding", "add", "examine", "keys", "report"]
 
 DISK_MIN = 100 << 20
-SECRETS = ("guard/state/*.key", "guard/state/*.tpm", "agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0")
+SECRETS = (
+    *("guard/state/*.key", "guard/state/*.tpm", "guard/state/device.sealed"),
+    *("agent/*.key", "validator-*/*.key", "set/*.key", "auditor/k0"),
+)
 
 
 class Finding(NamedTuple):
@@ -77,10 +80,10 @@ def _files(home: Home) -> Iterator[Finding]:
 def keys(config: guard.GuardConfig) -> Iterator[Finding]:
     """Where a device's keys are, and what its leases state of it."""
     listed = ", ".join(str(n) for n in range(guard.PCRS) if config.quote_pcrs >> n & 1)
-    if config.tpm and not (config.state_dir / "device.tpm").exists():
-        yield Finding("device key", False, "not in the TPM that guard.toml names", "enrol the device again, or correct device_key")
-    elif config.values["device_key"].startswith("tpm-sealed:"):
+    if config.sealed:
         yield Finding("device key", None, f"sealed to TPM {config.tpm}, in memory while the guard runs", 'stronger: device_key = "tpm:…"')
+    elif config.tpm and not (config.state_dir / "device.tpm").exists():
+        yield Finding("device key", False, "not in the TPM that guard.toml names", "enrol the device again, or correct device_key")
     elif config.tpm:
         yield Finding("device key", True, f"in TPM {config.tpm}: its file here is of no use without it")
     else:

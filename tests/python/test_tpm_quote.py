@@ -30,7 +30,7 @@ from validator_live import Live, live
 from qsafp_embedded import cose, credential, keys, quote
 from qsafp_embedded._core import cbor_dumps, cbor_loads, claims_decode, sha256
 from qsafp_embedded._tables import Event, Refusal
-from qsafp_embedded.cli import attest, main
+from qsafp_embedded.cli import attest, doctor, main
 from qsafp_embedded.client import CommandRefused
 from qsafp_embedded.errors import ConfigError
 from qsafp_embedded.guard import config
@@ -39,6 +39,7 @@ from qsafp_embedded.validator.config import Device as Registered
 
 __all__ = ["tpm"]
 PCRS = [0, 7, 10]
+QUOTES = 'device_key = "tpm:/dev/x"\nquote_pcrs = [0, 23]'
 SIZE, PCR_EXTEND, NV_DEFINE, NV_WRITE, CLEAR = 10, 0x182, 0x12A, 0x137, 0x126
 PLATFORM, EK_CERTIFICATE = 0x4000000C, 0x01C0000A
 PASSWORD = bytes.fromhex("00000009 40000009 0000 00 0000")
@@ -250,6 +251,25 @@ def test_every_envelope_of_a_request_has_the_one_quote_and_every_request_its_own
 
 
 @needs_tpm
+def test_keys_quotes_and_nv_indices_share_a_tpm_of_three_slots_over_its_restarts(tpm: Tpm) -> None:
+    with short_dir() as root:
+        device = Device(root, device_key=tpm.key, quote_pcrs=PCRS, tpm_nv="0x01815100")
+        try:
+            for _ in range(2):
+                device.start()
+                for _ in range(2):
+                    assert cbor_loads(envelope(device))[7] is not None
+                    device.lease()
+                tpm.stop()
+                tpm.start()
+                with device.client() as client:
+                    assert [_quoted(client) for _ in range(2)][1]  # the first one finds out
+                assert device.stop() == 0
+        finally:
+            device.close()
+
+
+@needs_tpm
 def test_another_state_another_key_and_a_stripped_or_replayed_quote_are_refused(tmp_path: Path, tpm: Tpm, device: Device) -> None:
     with short_dir() as root:
         other = Device(root, device_key=tpm.key, quote_pcrs=PCRS)
@@ -348,6 +368,7 @@ def test_while_a_quote_takes_its_time_others_are_served(tpm: Tpm, device: Device
 
 def _quoted(client: Any) -> bool:
     try:
+        client.begin()
         return cbor_loads(client.envelope(0))[7] is not None
     except CommandRefused:
         return False
@@ -419,6 +440,35 @@ def programs(at: Path) -> Iterator[None]:
             program.wait(LIMIT_S)
 
 
+# ---- what is said of it ----
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "seen"),
+    [
+        ("", [], [("device key", True, "in a file"), ("level", True, "1, on the guard's word")]),
+        (
+            'device_key = "tpm:/dev/x"',
+            ["device.tpm"],
+            [("device key", True, "in TPM device:/dev/x"), ("level", True, "on the guard's word")],
+        ),
+        ('device_key = "tpm:/dev/x"', [], [("device key", False, "not in the TPM"), ("level", True, "on the guard's word")]),
+        ('device_key = "tpm-sealed:/dev/x"', [], [("device key", None, "sealed to TPM"), ("level", True, "on the guard's word")]),
+        (QUOTES, ["device.tpm", "attest.tpm"], [("device key", True, "in TPM"), ("level", True, "3: the TPM quotes PCRs 0, 23")]),
+        (QUOTES, ["device.tpm"], [("device key", True, "in TPM"), ("level", False, "there is no attestation key")]),
+    ],
+)
+def test_where_the_key_is_and_what_leases_state_is_told(
+    tmp_path: Path, text: str, files: list[str], seen: list[tuple[str, bool | None, str]]
+) -> None:
+    (tmp_path / "s").mkdir()
+    for name in files:
+        (tmp_path / "s" / name).touch()
+    found = list(doctor.keys(settings(tmp_path, text)))
+    assert [(f.what, f.ok) for f in found] == [(what, ok) for what, ok, _ in seen]
+    assert all(words in f.seen for f, (_, _, words) in zip(found, seen, strict=True)), found
+
+
 # ---- configuration ----
 
 
@@ -431,9 +481,8 @@ def settings(tmp_path: Path, text: str) -> config.GuardConfig:
 
 def test_quotes_make_it_level_3_and_nothing_else_does(tmp_path: Path) -> None:
     assert (quote.CLAIMED_MAX, quote.ATTESTED, quote.PCRS) == (config.CLAIMED_MAX, config.ATTESTED, config.PCRS)
-    quotes = 'device_key = "tpm:/dev/tpmrm0"\nquote_pcrs = [0, 23]'
-    assert settings(tmp_path, quotes).options()["level"] == 3
-    assert settings(tmp_path, quotes).options()["quote_pcrs"] == 1 | 1 << 23
+    assert settings(tmp_path, QUOTES).options()["level"] == 3
+    assert settings(tmp_path, QUOTES).options()["quote_pcrs"] == 1 | 1 << 23
     assert settings(tmp_path, "level = 2").options()["level"] == 2
     for level in (3, 4, 6):
         with pytest.raises(ConfigError, match="3 comes with quote_pcrs"):
