@@ -3,7 +3,7 @@
 #include "monitor.h"
 
 enum { TXDATA = 0x00, RXDATA = 0x04, TXCTRL = 0x08, RXCTRL = 0x0C, UART_IE = 0x10, UART_IP = 0x14, UART_DIV = 0x18, UART_RXWM = 2 };
-enum { OUTPUT_EN = 0x08, OUTPUT_VAL = 0x0C, INPUT_EN = 0x04 };
+enum { INPUT_VAL = 0x00, OUTPUT_EN = 0x08, OUTPUT_VAL = 0x0C, INPUT_EN = 0x04 };
 enum { SCKDIV = 0x00, SCKMODE = 0x04, CSID = 0x10, CSDEF = 0x14, CSMODE = 0x18, FMT = 0x40, SPI_TX = 0x48, SPI_RX = 0x4C, FCTRL = 0x60 };
 enum { CS_AUTO = 0, CS_HOLD = 2, FMT_8BIT = 8 << 16, EMPTY_LIMIT = 1000000 };
 enum { UART0_IRQ = 4, PLIC_ENABLE = 0x2000, PLIC_THRESHOLD = 0x200000, PLIC_CLAIM = 0x200004 };
@@ -16,6 +16,11 @@ void board_pin(unsigned pin, int level)
 {
     uint32_t bit = 1u << pin, v = *at(GPIO_BASE, OUTPUT_VAL);
     *at(GPIO_BASE, OUTPUT_VAL) = level ? v | bit : v & ~bit;
+}
+
+bool board_pin_get(unsigned pin)
+{
+    return *at(GPIO_BASE, INPUT_VAL) >> pin & 1;
 }
 
 static void pins_start(void)

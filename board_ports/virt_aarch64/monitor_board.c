@@ -16,6 +16,11 @@ void board_pin(unsigned pin, int level)
     *at(GPIO_BASE, 4u << pin) = level ? 1u << pin : 0;
 }
 
+bool board_pin_get(unsigned pin)
+{
+    return *at(GPIO_BASE, 4u << pin) != 0;
+}
+
 static void pins_start(void)
 {
     const uint32_t outputs = 1u << PIN_LEASE_VALID | 1u << PIN_FAILSAFE | 1u << PIN_VALIDATOR_REQ;

@@ -94,6 +94,30 @@ static size_t too_many(uint8_t tag, uint8_t out[7])
     return 7;
 }
 
+/* LEASE_RENEW was pressed (HW-13): the status says what it says when a renewal is due, until one is begun. */
+static void show_renew(void)
+{
+    uint8_t *out = m.command.out;
+    size_t len = m.command.out_len;
+    m.pressed &= !m.q.pending.active;
+    if (!m.pressed || len < 5 + sizeof(qsafp_info_t) || m.command.last[1] != QSAFP_OPCODE_STATUS)
+        return;
+    out[5 + offsetof(qsafp_info_t, flags)] |= QSAFP_INFO_RENEW;
+    uint16_t crc = qsafp_crc16(out, len - sizeof crc);
+    memcpy(out + len - sizeof crc, &crc, sizeof crc);
+}
+
+/* Ten looks a second: a level that holds for one is a press, and a storm of edges costs nothing. */
+void look_at_renew(void)
+{
+    if (m.looked == m.ticks)
+        return;
+    m.looked = m.ticks;
+    bool level = board_pin_get(PIN_LEASE_RENEW);
+    m.pressed |= level && !m.renew_level;
+    m.renew_level = level;
+}
+
 /* An answer kept for one channel's repeat is not given to another. */
 static void command(const void *channel, const uint8_t *frame, size_t n)
 {
@@ -101,6 +125,7 @@ static void command(const void *channel, const uint8_t *frame, size_t n)
         m.command.last_len = 0;
     m.channel = channel;
     qsafp_command(&m.command, frame, n);
+    show_renew();
 }
 
 static void answer_frame(core_t *c)

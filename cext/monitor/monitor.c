@@ -133,6 +133,7 @@ static void keep(void)
 
 static bool work(void)
 {
+    look_at_renew();
     bool any = serve_line();
     for (unsigned i = 1; i < CORES; i++)
         any |= serve_core(&m.core[i]);

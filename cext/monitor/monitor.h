@@ -70,6 +70,7 @@ typedef struct {
     uint64_t failsafe_ns;             /* since when FAILSAFE pulses */
     uint32_t state_count, state_place;
     uint32_t seal_epoch, seal_slot; bool seal_kept; /* of seal_key, and where it lies */
+    bool pressed, renew_level; uint32_t looked; /* LEASE_RENEW, and the tick of the last look */
     bool kept;                        /* boot_keep was called */
     bool log_looked;                  /* the slot that is written next was seen to be erased */
     bool masked;                      /* the core's lock is held: what the timer's mask was */
@@ -114,6 +115,7 @@ void report(core_t *c, const report_t *what);
 bool serve_core(core_t *c);
 bool serve_line(void);
 bool tell_reports(void);
+void look_at_renew(void);
 
 /* contain.c */
 void contain_all(void);
@@ -150,6 +152,7 @@ bool board_line_waits(void);             /* a byte is there */
 int board_line_get(void);                /* a byte, or -1 */
 void board_line_put(uint8_t byte);
 void board_pin(unsigned pin, int level);
+bool board_pin_get(unsigned pin);
 void board_spi_select(bool on);
 uint8_t board_spi(uint8_t byte);
 

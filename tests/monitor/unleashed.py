@@ -83,6 +83,10 @@ class Edges:
             assert found, f"qtest: {said}"
             self._seen.append((int(found[2]), int(found[1] == "raise")))
 
+    def drive(self, line: int, level: int) -> None:
+        """Put a level on an input from outside."""
+        self._call(f"set_irq_in /machine/soc unnamed-gpio-in {line} {level}")
+
     def seen(self) -> list[tuple[int, int]]:
         """All edges so far: line, level."""
         self._call(f"readb {ANYWHERE:#x}")
@@ -257,6 +261,10 @@ class Board:
     def pins(self, name: str) -> list[int]:
         """The levels that a pin was driven to, outside, in order."""
         return [level for line, level in self._edges.seen() if line == self.pin_numbers[name]]
+
+    def renew_line(self, level: int) -> None:
+        """Move LEASE_RENEW."""
+        self._edges.drive(5, level)
 
     def pin(self, name: str) -> int:
         """The level of a pin: low until it was driven."""
