@@ -27,6 +27,7 @@ def test_a_quorum_over_mutual_tls_opens_the_gate_and_raises_the_line(fleet: Flee
     guard = fleet.phase("active")
     assert guard["approvals"] >= 4
     assert guard["validators"] == 6
+    assert fleet.level() == (3 if fleet.attests else 1)
     wait_for(lambda: lines.level(wiring.lines[0].offset) == 1, "LEASE_VALID high outside", 30)
     fleet.qsafp("gate", "check")
 

@@ -24,8 +24,10 @@ from channels import BoardError
 from machine import SLOW, Machine, die_with_parent, wait_for
 
 from qsafp_embedded import keys, sets
+from qsafp_embedded.cli import attest
 from qsafp_embedded.cli.init import Plan, make
 from qsafp_embedded.cli.templates import device_toml
+from qsafp_embedded.lease import Lease
 from qsafp_embedded.validator import admin_client
 
 __all__ = ["DEVICE", "HOST", "Fleet"]
@@ -44,7 +46,10 @@ class Fleet:
     """Validators (4 of 6) at work on the host; ``root`` is their directory, and later the auditor's."""
 
     def __init__(self, machine: Machine, root: Path, *, board: str, duration_ms: int = 30_000, device_key: str = "file") -> None:
-        """Lay out everything under ``root`` and enrol the device in the guest, its key where ``device_key`` says.  Raises BoardError."""
+        """Lay out everything under ``root`` and enrol the device in the guest.  Raises BoardError.
+
+        With its key in a TPM (``device_key``) each request carries a quote, and leases state level 3.
+        """
         self.machine, self.root = machine, root
         make(Plan(root, "fleet", duration_ms=duration_ms))
         for made_here in (root / "guard/state", root / "auditor"):
@@ -52,8 +57,10 @@ class Fleet:
         (root / "guard/enrolment.json").unlink()
         self._rename_host()
         guard = root / "guard/guard.toml"
+        self.attests = device_key != "file"
         text = guard.read_text()
-        for key, value in {"board": board, "device_key": device_key, **machine.board.log}.items():
+        pcrs = [0, 7] if self.attests else []
+        for key, value in {"board": board, "device_key": device_key, "quote_pcrs": pcrs, **machine.board.log}.items():
             text = setting(text, key, json.dumps(value))
         guard.write_text(text)
         self._enrol()
@@ -80,10 +87,18 @@ class Fleet:
         m.sh(f"rm {DEVICE}/auditor/k0")
         text = m.get(f"{DEVICE}/guard/enrolment.json").decode()
         (self.root / "guard/enrolment.json").write_text(text)
-        self.enrolment: dict[str, str] = json.loads(text)
+        self.enrolment: dict[str, Any] = json.loads(text)
+        attested, pcrs = self._attest() if self.attests else ("", "")
         for toml in self.root.glob("validator-*/validator.toml"):
             kept = toml.read_text().partition("\n[[device]]")[0]
-            toml.write_text(kept + device_toml(self.enrolment, model=bytes(32), registered=int(time.time())))
+            toml.write_text(kept + device_toml(self.enrolment, model=bytes(32), registered=int(time.time()), attested=attested) + pcrs)
+
+    def _attest(self) -> tuple[str, str]:
+        """Let the TPM prove that the attestation key is its own; what validators are told of it."""
+        asked, ticket = attest.challenge(self.enrolment)
+        self.machine.put(f"{DEVICE}/challenge.json", json.dumps(asked).encode())
+        said = self.machine.sh(f"cd {DEVICE}; python3 -m qsafp_embedded.guard --config guard/guard.toml --activate challenge.json")
+        return attest.admit(ticket, json.loads(said))
 
     # ---- life ----
 
@@ -146,6 +161,10 @@ class Fleet:
         answer = self.machine.run("qsafp", "status", "--json", "--dir", DEVICE)
         found: dict[str, Any] = json.loads(answer.out) if answer.out.strip() else {"guard": None, "error": answer.err}
         return found
+
+    def level(self) -> int:
+        """The isolation level that the newest lease states, as validators signed it."""
+        return int(Lease.decode(self.machine.get(f"{DEVICE}/agent/evidence/last-lease.cbor")).level)
 
     def seen(self, phase: str, after: int, timeout_s: float) -> dict[str, Any] | None:
         """What the guard says once it has this phase and a serial above ``after``; None if not in time."""

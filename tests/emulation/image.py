@@ -76,7 +76,7 @@ def _once(where: Path, fill: Callable[[Path], None]) -> Path:
 
 def _kernel(board: Board, packages: Packages, say: Callable[[str], None]) -> Path:
     """Kernel, device trees and all modules of the package, unpacked once; what a board needs is chosen later."""
-    where = CACHE / "kernels" / f"{board.kernel}-{digest([Path(__file__)], 'kernel')}"
+    where = CACHE / "kernels" / f"{board.kernel}-{digest([], Path(__file__).read_text(), 'kernel')}"
 
     def fill(part: Path) -> None:
         say(f"kernel: {board.kernel}")
