@@ -37,8 +37,10 @@ class Board:
     ``nic`` or ``second_serial`` instead.  ``dtb`` is a device tree of the kernel package, ``dtb_changes`` are nodes, properties and
     their new strings.  ``trace`` are events of QEMU to record, ``outside`` the class of outside.py that sees and drives the lines.
     ``heavy`` are the checks that a quick run leaves out.  With ``recorded`` it has a second disk, whose writes are
-    recorded; with ``tpm`` the device key lies in a TPM.
-    ``log`` are settings of guard.toml that put the log on a part of ``part_bytes``, whose content is ``{out}/part.img``.
+    recorded; with ``tpm`` the device key lies in a TPM that the guest's
+    kernel reaches over the network, with ``chip_tpm`` in one on the machine's bus.
+    ``log`` are settings of guard.toml that put the log on a part of ``part_bytes``, whose content is ``{out}/part.img``;
+    ``watchdog`` is the module of its watchdog, if that is one.
     """
 
     name: str
@@ -62,8 +64,10 @@ class Board:
     heavy: tuple[str, ...] = ()
     recorded: bool = False
     tpm: bool = False
+    chip_tpm: bool = False
     log: dict[str, str | int] = field(default_factory=dict)
     part_bytes: int = 0
+    watchdog: str = ""
     boot_s: float = 180.0
 
 
@@ -80,7 +84,7 @@ ARCHES = {
             "qemu-system-arm",
             {"pynacl": "python3-nacl", "cffi": "python3-cffi-backend", "pycparser": "python3-pycparser"},
         ),
-        Arch("amd64", "x86_64", "x86_64-linux-gnu", "qemu-system-x86_64"),
+        Arch("amd64", "x86_64", "x86_64-linux-gnu", "qemu-system-x86_64", packages=TSS),
     )
 }
 
@@ -109,6 +113,7 @@ BOARDS = {
             trace=("pl061_set_output",),
             checks=("check_wire.py", *COMMON, "check_memory.py", "check_contain.py", "check_watchdog.py", *HEAVY),
             heavy=("check_wire.py", "check_contain.py", *HEAVY),
+            watchdog="i6300esb",
             recorded=True,
             tpm=True,
         ),
@@ -131,6 +136,7 @@ BOARDS = {
             nic="user,model=ftgmac100",
             second_serial=True,
             outside="aspeed",
+            checks=(*COMMON, "check_renew.py", "check_watchdog.py"),
             log={"log": "i2c:/dev/i2c-3@0x51,65536", "log_live_min": 224},
             part_bytes=1 << 16,
         ),
@@ -156,6 +162,7 @@ BOARDS = {
             nic="user,model=imx.enet",
             second_serial=True,
             outside="imx",
+            checks=(*COMMON, "check_renew.py"),
             log={"log": "spi:/dev/spidev0.0"},
             part_bytes=1 << 21,
         ),
@@ -175,6 +182,7 @@ BOARDS = {
             root="/dev/vda",
             modules=(*VIRTIO[1:], "gpio_amdpt"),
             outside="amdpt",
+            chip_tpm=True,
             checks=tuple(c for c in COMMON if c != "check_edges.py"),
         ),
     )

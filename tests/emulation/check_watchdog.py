@@ -21,11 +21,12 @@ STOP_THREAD = (Path(__file__).parent / "guest/stop_thread.py").read_bytes()
 
 
 def arm_board(machine: Machine) -> None:
-    """Let QEMU reset the board and start it again, where it would end; load the watchdog's driver, now and at each start."""
+    """Let QEMU reset the board and start it again, where it would end; load the watchdog's module, if there is one, now and then."""
     machine.qmp.call("set-action", reboot="reset", watchdog="reset")
-    load = partial(machine.sh, "modprobe i6300esb")
-    load()
-    machine.at_start.append(load)
+    if machine.board.watchdog:
+        load = partial(machine.sh, f"modprobe {machine.board.watchdog}")
+        load()
+        machine.at_start.append(load)
 
 
 def resets(machine: Machine) -> float:

@@ -16,7 +16,7 @@ from fleet import Fleet
 from image import OUT, make
 from machine import Machine
 from recorded import RecordedDisk
-from tpm import HostTpm
+from tpm import ChipTpm, HostTpm
 
 from qsafp_embedded.hardware import board as hardware
 
@@ -28,8 +28,11 @@ def machine() -> Iterator[Machine]:
     image, disk = make(board, print), RecordedDisk(OUT / board.name)
     if board.recorded:
         disk.make()
-    with Machine(board, image, extra=disk.words() if board.recorded else (), trace=board.trace) as started:
-        yield started
+    with contextlib.ExitStack() as stack:
+        extra = disk.words() if board.recorded else ()
+        if board.chip_tpm:
+            extra += stack.enter_context(ChipTpm(OUT / board.name)).words()
+        yield stack.enter_context(Machine(board, image, extra=extra, trace=board.trace))
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +59,7 @@ def fleet(machine: Machine) -> Iterator[Fleet]:
     root = machine.out / "fleet"
     shutil.rmtree(root, ignore_errors=True)
     with contextlib.ExitStack() as stack:
-        key = stack.enter_context(HostTpm(machine)).key if machine.board.tpm else "file"
+        key = stack.enter_context(HostTpm(machine)).key if machine.board.tpm else ChipTpm.key if machine.board.chip_tpm else "file"
         made = stack.enter_context(Fleet(machine, root, board=machine.board.name, device_key=key))
         made.ready()
         yield made

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from machine import die_with_parent
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+AT_ONCE = 2
+RUNNING: list[subprocess.Popen[bytes]] = []
 LIMIT_S = 1800  # for the checks of one board; none takes a tenth of it on a quiet host
 TOOLS = ("qemu-img", "dpkg-deb", "apt-get", "mke2fs", "e2fsck", "debugfs", "depmod", "fdtput")
 
@@ -55,7 +58,7 @@ def say(board: str, text: str) -> None:
 
 def absent(board: Board) -> list[str]:
     """Programs of this host that the board needs and that are not there."""
-    tools = (*TOOLS, board.arch.qemu, f"{board.arch.triplet}-gcc", *(("swtpm",) if board.tpm else ()))
+    tools = (*TOOLS, board.arch.qemu, f"{board.arch.triplet}-gcc", *(("swtpm",) if board.tpm or board.chip_tpm else ()))
     return [t for t in tools if shutil.which(t) is None]
 
 
@@ -83,6 +86,7 @@ def check(board: Board, files: tuple[str, ...]) -> tuple[int, bool]:
         child = subprocess.Popen(
             words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=fate
         )
+        RUNNING.append(child)
         try:
             return child.wait(timeout=LIMIT_S), False
         except subprocess.TimeoutExpired:
@@ -197,18 +201,28 @@ def main() -> int:
     return run_all(names, skip, quick="quick" in args.words)
 
 
+def run_one(name: str, *, skip: set[str], quick: bool) -> Outcome:
+    """Run one board, or say why not."""
+    board = BOARDS[name]
+    left_out = board.heavy if quick else ()
+    files = tuple(c for c in board.checks if c not in left_out)
+    found = Outcome(name, "left out", text="skip= named it") if name in skip else run_board(board, files)
+    say(name, found.state + (f": {found.text}" if found.text else ""))
+    if left_out:
+        say(name, f"quick: left out {', '.join(left_out)}; make boards BOARD={name} runs them")
+    return found
+
+
 def run_all(names: list[str], skip: set[str], *, quick: bool) -> int:
-    """Run the boards one after the other; the exit code."""
-    outcomes = []
-    for name in names:
-        board = BOARDS[name]
-        left_out = board.heavy if quick else ()
-        files = tuple(c for c in board.checks if c not in left_out)
-        found = Outcome(name, "left out", text="skip= named it") if name in skip else run_board(board, files)
-        say(name, found.state + (f": {found.text}" if found.text else ""))
-        if left_out:
-            say(name, f"quick: left out {', '.join(left_out)}; make boards BOARD={name} runs them")
-        outcomes.append(found)
+    """Run the boards, ``AT_ONCE`` of them at a time; the exit code."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            outcomes = list(pool.map(partial(run_one, skip=skip, quick=quick), names))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in RUNNING:
+                child.send_signal(signal.SIGINT)
+            raise
     print(table(outcomes))
     return int(not all(o.good for o in outcomes))
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Self
 
 from machine import Machine, die_with_parent, wait_for
 
-__all__ = ["HostTpm"]
+__all__ = ["ChipTpm", "HostTpm"]
 
 HOST = "10.0.2.2"  # as the guest sees the host
 PROXY = (Path(__file__).parent / "guest/vtpm.py").read_bytes()
@@ -68,6 +69,40 @@ class HostTpm:
         self._machine.put("/run/vtpm.py", PROXY)
         pid = self._machine.spawn(f"python3 -S /run/vtpm.py {HOST} {port}", "/run/vtpm.log")
         self._machine.until("test -c /dev/tpmrm0", "the guest's kernel has a TPM", pid=pid)
+
+
+class ChipTpm:
+    """A TPM on the machine's own bus (QEMU's tpm-tis), which Debian's kernel drives by itself."""
+
+    key = HostTpm.key
+
+    def __init__(self, out: Path) -> None:
+        """Make a blank one, its state in a folder."""
+        self._out, self._state = out, out / "tpm"
+        shutil.rmtree(self._state, ignore_errors=True)
+        self._state.mkdir(parents=True)
+        self._socket = Path(tempfile.mkdtemp(prefix="tpm-")) / "ctrl"
+
+    def words(self) -> tuple[str, ...]:
+        """What QEMU is told."""
+        chip = ("-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm")
+        return ("-chardev", f"socket,id=tpm,path={self._socket}", *chip)
+
+    def __enter__(self) -> Self:
+        """Power it."""
+        with (self._out / "swtpm.log").open("wb") as log:
+            words = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self._state}", "--ctrl", f"type=unixio,path={self._socket}"]
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
+            )
+        wait_for(self._socket.exists, "swtpm listens")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """Cut its power."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._socket.parent)
 
 
 def listens(port: int) -> bool:
