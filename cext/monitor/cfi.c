@@ -5,8 +5,8 @@
 #include "monitor.h"
 #include "nor.h"
 
-enum { WORD = 4, ARRAY = 0xFF, QUERY = 0x98, PROGRAM = 0x40, ERASE = 0x20, CONFIRM = 0xD0, CLEAR = 0x50, READY_BIT = 0x80, FAILED = 0x3A };
-enum { LIMIT_NS = 1000000000 };
+enum { WORD = 4, ARRAY = 0xFF, QUERY = 0x98, BUFFER = 0xE8, ERASE = 0x20, CONFIRM = 0xD0, CLEAR = 0x50, READY_BIT = 0x80, FAILED = 0x3A };
+enum { LIMIT_NS = 1000000000, PAGE_WORDS = NOR_PAGE / WORD };
 #define BOTH(v) ((uint32_t)(v) << 16 | (uint32_t)(v))
 
 static volatile uint32_t *word(uint32_t off)
@@ -44,26 +44,35 @@ int nor_read(uint32_t at, void *buf, uint32_t len)
     return 0;
 }
 
-static int prog_word(uint32_t at, uint32_t v)
+/* Words of one page at a time, through the parts' buffer. */
+static int prog_words(uint32_t at, const uint32_t *v, uint32_t count)
 {
     volatile uint32_t *to = word(at);
-    if (*to == v)
-        return 0;
-    *to = BOTH(PROGRAM);
-    *to = v;
+    bool same = true;
+    *to = BOTH(BUFFER);
+    *to = BOTH(count - 1);
+    for (uint32_t i = 0; i < count; i++)
+        to[i] = v[i];
+    *to = BOTH(CONFIRM);
     int err = finish(to);
-    return err || *to != v ? QSAFP_E_STORE : 0;
+    for (uint32_t i = 0; i < count; i++)
+        same &= to[i] == v[i];
+    return err || !same ? QSAFP_E_STORE : 0;
 }
 
 int nor_prog(uint32_t at, const void *buf, uint32_t len)
 {
     const uint8_t *p = buf;
+    uint32_t page[PAGE_WORDS];
     int err = 0;
     for (uint32_t n; len && !err; at += n, p += n, len -= n) {
-        uint32_t off = at % WORD, v = *word(at);
-        n = WORD - off < len ? WORD - off : len;
-        memcpy((uint8_t *)&v + off, p, n);
-        err = prog_word(at, v);
+        uint32_t off = at % WORD, room = NOR_PAGE - at % NOR_PAGE;
+        n = room < len ? room : len;
+        uint32_t count = (off + n + WORD - 1) / WORD;
+        err = nor_read(at - off, page, count * WORD);
+        memcpy((uint8_t *)page + off, p, n);
+        if (!err)
+            err = prog_words(at - off, page, count);
     }
     return err;
 }

@@ -48,6 +48,7 @@ void work(void)
         region[orders->batches % sizeof region]++;
     } else {
         orders->refused++;
+        idle();
     }
 }
 
@@ -55,9 +56,11 @@ void payload_main(uint64_t hart, uint64_t again)
 {
     __atomic_fetch_add(&orders->started, hart == 1 ? 1 : 1ull << 32, __ATOMIC_SEQ_CST);
     if (hart != 1)
-        for (;;)
+        for (;;) {
+            idle();
             if (warm && orders->attack)
                 help(orders->attack);
+        }
     if (!again) {
         memset((void *)region, 0x11, sizeof region);
         (void)ask(CHECKPOINT, (uintptr_t)region, sizeof region, 0, 0);

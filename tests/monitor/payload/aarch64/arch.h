@@ -16,4 +16,7 @@ static inline uint64_t clock_now(void)
     return v;
 }
 
+/* Waits a millisecond for this core's own timer. */
+void idle(void);
+
 #endif

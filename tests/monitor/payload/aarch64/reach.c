@@ -50,6 +50,15 @@ void flash(void)
     EACH(at, 0x00200020);
 }
 
+/* The monitor has every right; it must not lend them. */
+static void borrow(void)
+{
+    const uint64_t read_only = 0x40000000;
+    static uint8_t good[6] = {1, 1, 0, 0}, room[1031];
+    orders->odd += ask(FRAME, (uintptr_t)good + read_only, 6, (uintptr_t)room, sizeof room).err != 0;
+    orders->odd += ask(FRAME, (uintptr_t)good, 6, (uintptr_t)room + read_only, sizeof room).err == 0;
+}
+
 /* Registers of EL3 do not exist here; debug and counters belong to the monitor and are reported. */
 void protection(void)
 {
@@ -64,6 +73,7 @@ void protection(void)
     TRY("msr pmcr_el0, %0");
     TRY("msr mdscr_el1, %0");
     TRY("msr osdlr_el1, %0");
+    borrow();
 }
 
 static uint32_t swap32(uint32_t v) { return __builtin_bswap32(v); }
