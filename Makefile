@@ -3,7 +3,7 @@
 .DELETE_ON_ERROR:
 PY := .venv/bin/python
 EXT_IN := $(wildcard setup.py qsafp_embedded/*.pyx qsafp_embedded/*.pxd cext/include/*.h cext/src/*.[ch] board_ports/*/*.[ch])
-PYTESTS := $(wildcard tests/python) tests/rules
+PYTESTS := $(wildcard tests/python tests/monitor) tests/rules
 
 BENCH := $(wildcard tests/bench/run.py)
 DEMO := $(wildcard examples/demo.py)
@@ -51,7 +51,7 @@ fuzz: setup ## fuzz the core until stopped, or SECONDS= in all
 mutants: setup ## change the core in a sample of places (FULL=1: all): which changes does no test notice?
 	$(PY) tools/mutants.py $(if $(FULL),--full)
 
-pytest: setup ## tests/python and tests/rules
+pytest: setup ## tests/python, tests/monitor and tests/rules
 	$(PY) -m pytest $(PYTESTS)
 
 scenarios: setup ## every scenario: real guard, agent and validators, attacked
