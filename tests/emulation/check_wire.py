@@ -108,3 +108,21 @@ def test_a_line_that_is_held_is_refused_with_its_holder(machine: Machine, wiring
         assert f"(pid {pid})" in said
     finally:
         machine.run("kill", str(pid))
+
+
+OPTIONS = """
+import fcntl, os, struct
+from qsafp_embedded.hardware import gpio
+chip = next(c for c in gpio.chips() if c.label == {chip!r})
+with gpio.Request(chip, {offset}, consumer="options", output=False, flags=1, debounce_us=5000):
+    fd = os.open(chip.path, os.O_RDWR)
+    info = fcntl.ioctl(fd, gpio.GET_LINEINFO, struct.pack("64xI", {offset}).ljust(gpio.LINEINFO_BYTES, b"\\0"))
+consumer, attrs, flags, attr, us = struct.unpack_from("32x32s4xIQI4xI", info)
+print(consumer.rstrip(b"\\0").decode(), attrs, attr, us, flags & ~gpio.USED == 2 | gpio.INPUT | gpio.BOTH_EDGES)
+"""
+
+
+def test_debounce_and_active_low_reach_the_kernel(machine: Machine, wiring: Board) -> None:
+    line = wiring.lines[3]
+    machine.put("/run/options.py", OPTIONS.format(chip=line.chip, offset=line.offset).encode())
+    assert machine.sh("python3 /run/options.py").split() == ["options", "1", "3", "5000", "True"]
