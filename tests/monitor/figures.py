@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the monitor's figures against their goals: ``python tests/monitor/figures.py``; exits 1 if one is missed.
+"""Print the monitor's figures against their goals: ``python tests/monitor/figures.py [BOARD]``; exits 1 if one is missed.
 
 Instructions are counted from QEMU's own trace, one entry per instruction retired, beginning with the first of the trap vector.
 """
@@ -19,7 +19,8 @@ sys.path[:0] = [str(ROOT / p) for p in ("tests/monitor", "tests/python", "tests/
 
 import monitor as tool  # noqa: E402
 import unleashed  # noqa: E402
-from unleashed import OUT, QEMU, Board, Device, short_dir, until  # noqa: E402
+from unleashed import QEMU, Board, Device, short_dir, until  # noqa: E402
+from virt_aarch64 import VirtAarch64  # noqa: E402
 
 from qsafp_embedded._tables import Phase  # noqa: E402
 from qsafp_embedded.keys import Ed25519Key, MLDSA65Key  # noqa: E402
@@ -28,6 +29,50 @@ MEASURE, TICKS, TICK_NS = 17, 1000, 100_000_000
 ENTRY = re.compile(r"^Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/", re.M)
 IMAGE_MAX, RAM_MAX = 44 * 1024, 112 * 1024
 LEAD_S = 0.8  # before the end of the lease: from here on every instruction is written down
+
+
+@dataclass(frozen=True)
+class Isa:
+    """How the instructions of a board are told: its vectors, its payload's processor cores in QEMU's count, its stores."""
+
+    board: type[Board]
+    vectors: tuple[str, tuple[int, ...]]  # a symbol, and offsets of the entries that are taken
+    harts: tuple[int, ...]
+    store: str
+
+    @property
+    def out(self) -> Path:
+        """Where the board's monitor and payload lie."""
+        return ROOT / "build/monitor" / self.board.name
+
+    @property
+    def at(self) -> dict[str, int]:
+        """Addresses in the monitor."""
+        return {name: place for name, (place, _) in self.symbols("monitor").items()}
+
+    @property
+    def entries(self) -> set[int]:
+        """First instructions of traps."""
+        symbol, offsets = self.vectors
+        return {self.at[symbol] + off for off in offsets}
+
+    def symbols(self, program: str) -> dict[str, tuple[int, int]]:
+        """Address and size of each symbol that has them."""
+        words = [f"{self.board.cross}nm", "-S", str(self.out / f"{program}.elf")]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        rows = [row.split() for row in done.stdout.splitlines()]
+        return {r[-1]: (int(r[0], 16), int(r[1], 16) if len(r) == 4 else 0) for r in rows}
+
+    def stores(self, function: str) -> list[int]:
+        """Addresses of the 32-bit and 64-bit stores of a function of the monitor that do not go to its stack."""
+        words = [f"{self.board.cross}objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", str(self.out / "monitor.elf")]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        return [int(m[1], 16) for m in re.finditer(rf"^\s*([0-9a-f]+):\s+{self.store}", done.stdout, re.M)]
+
+
+RV64 = Isa(Board, ("trap_vector", (0,)), (1, 2), r"(?:c\.)?s[wd]\s+\w+,-?\d+\((?!sp)")
+A64 = Isa(VirtAarch64, ("vectors", (0x300, 0x400, 0x500)), (0, 1), r"st(?:l?r)\s+[wx]\w+, \[(?!sp)")
+ISAS = {isa.board.name: isa for isa in (RV64, A64)}
 
 
 @dataclass(frozen=True)
@@ -48,20 +93,6 @@ class Figure:
         return f"{self.what:<68}{self.value:>9,}{goal}"
 
 
-def symbols(elf: Path) -> dict[str, tuple[int, int]]:
-    """Address and size of each symbol that has them."""
-    done = subprocess.run(["riscv64-linux-gnu-nm", "-S", str(elf)], capture_output=True, text=True, timeout=60, check=True)
-    rows = [row.split() for row in done.stdout.splitlines()]
-    return {r[-1]: (int(r[0], 16), int(r[1], 16) if len(r) == 4 else 0) for r in rows}
-
-
-def stores(elf: Path, function: str) -> list[int]:
-    """Addresses of the 32-bit and 64-bit stores of a function that do not go to its stack."""
-    words = ["riscv64-linux-gnu-objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", str(elf)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    return [int(m[1], 16) for m in re.finditer(r"^\s*([0-9a-f]+):\s+(?:c\.)?s[wd]\s+\w+,-?\d+\((?!sp)", done.stdout, re.M)]
-
-
 class Trace:
     """What each hart executed of the code that was watched, in order."""
 
@@ -70,10 +101,10 @@ class Trace:
         for found in ENTRY.finditer(text):
             self.hart[int(found[1])].append(int(found[2], 16))
 
-    def traps(self, hart: int, vector: int) -> list[list[int]]:
-        """Each run of instructions from the trap vector up to the next one, of one hart."""
+    def traps(self, hart: int, entries: set[int]) -> list[list[int]]:
+        """Each run of instructions from a trap's first one up to the next one's, of one hart."""
         pcs = self.hart[hart]
-        begins = [i for i, pc in enumerate(pcs) if pc == vector]
+        begins = [i for i, pc in enumerate(pcs) if pc in entries]
         return [pcs[a:b] for a, b in zip(begins, [*begins[1:], len(pcs)], strict=True)]
 
     def calls(self, hart: int, entry: int) -> list[list[int]]:
@@ -100,11 +131,11 @@ def after(run: list[int], entry: int) -> int:
     return begin + first(run[begin:], back + 2, back + 4) - 1
 
 
-def traced(folder: Path) -> str:
+def traced(isa: Isa, folder: Path) -> str:
     """Let a lease end on a board whose payload validates all the time; return the trace of its last moments."""
-    page = symbols(OUT / "payload.elf")["gate_open"]
-    watched = f"0x80000000..0x8000ffff,{page[0]:#x}..{page[0] + page[1] - 1:#x}"
-    with Board(Device(duration_ms=4000), folder, attack=MEASURE, qemu=("-dfilter", watched)) as board, board.client() as client:
+    page, code = isa.symbols("payload")["gate_open"], isa.board.code
+    watched = f"{code.start:#x}..{code.stop - 1:#x},{page[0]:#x}..{page[0] + page[1] - 1:#x}"
+    with isa.board(Device(duration_ms=4000), folder, attack=MEASURE, qemu=("-dfilter", watched)) as board, board.client() as client:
         board.lease(client)
         time.sleep(max(0.0, client.status().remaining_ns / 1e9 - LEAD_S))
         board.hmp("stop")
@@ -118,55 +149,54 @@ def traced(folder: Path) -> str:
         return board.log.read_text(errors="replace")
 
 
-def of_the_end(trace: Trace) -> list[Figure]:
+def of_the_end(isa: Isa, trace: Trace) -> list[Figure]:
     """From the timer at the deadline to a payload that stands still."""
-    elf = OUT / "monitor.elf"
-    at = {name: place for name, (place, _) in symbols(elf).items()}
-    run = next(r for r in trace.traps(0, at["trap_vector"]) if at["contain_all"] in r)
+    at = isa.at
+    run = next(r for r in trace.traps(0, isa.entries) if at["contain_all"] in r)
     pokes = [i for i, pc in enumerate(run, 1) if pc == at["arch_poke"]]
     out = [
         Figure("timer fire to handler, instructions", first(run, at["monitor_timer"]), 40),
         Figure("deadline to gate page, instructions", after(run, at["page_deadline"]), 120),
         Figure(
             "deadline to LEASE_VALID, instructions",
-            first(run, at["board_pin"]) + first(run[run.index(at["board_pin"]) :], *stores(elf, "board_pin")),
+            first(run, at["board_pin"]) + first(run[run.index(at["board_pin"]) :], *isa.stores("board_pin")),
             250,
         ),
     ]
     still = []
-    for hart in (1, 2):
-        stop = next(r for r in trace.traps(hart, at["trap_vector"]) if at["core_still"] in r)
-        still.append(first(stop, at["core_still"]) + first(stop[stop.index(at["core_still"]) :], *stores(elf, "core_still")[-1:]))
+    for hart in isa.harts:
+        stop = next(r for r in trace.traps(hart, isa.entries) if at["core_still"] in r)
+        still.append(first(stop, at["core_still"]) + first(stop[stop.index(at["core_still"]) :], *isa.stores("core_still")[-1:]))
     out.append(Figure("deadline to payload stopped on all harts, instructions", pokes[1] + max(still), 1500))
     return out
 
 
-def of_the_calls(trace: Trace) -> list[Figure]:
+def of_the_calls(isa: Isa, trace: Trace) -> list[Figure]:
     """What a check costs the payload, and a record the monitor."""
-    at = {name: place for name, (place, _) in symbols(OUT / "monitor.elf").items()}
-    page = symbols(OUT / "payload.elf")["gate_open"]
-    validate = [r for r in trace.traps(1, at["trap_vector"]) if at["call_validate"] in r]
+    at, page = isa.at, isa.symbols("payload")["gate_open"]
+    validate = [r for r in trace.traps(isa.harts[0], isa.entries) if at["call_validate"] in r]
     ours = [[pc for pc in r if pc < page[0]] for r in validate]
     window, count = [], 0
-    for pc in trace.hart[1]:
+    for pc in trace.hart[isa.harts[0]]:
         if pc == page[0]:
             window.append(count)
             count = 0
         count += page[0] <= pc < page[0] + page[1]
     append = trace.calls(0, at["qsafp_note"])[0]
-    return [
+    out = [
         Figure("validate through the read-only window, instructions", max(window[1:]), 20),
         Figure("validate through a service call, instructions", max(len(r) for r in ours[:-1]), 300),
         Figure("append to flash, instructions", len(append)),
-        Figure("append to flash, bytes on its bus: 256 programmed, 256 read back", append.count(at["board_spi"]), 563),
     ]
+    if bus := at.get("board_spi"):
+        out.append(Figure("append to flash, bytes on its bus: 256 programmed, 256 read back", append.count(bus), 563))
+    return out
 
 
-def of_the_image() -> list[Figure]:
+def of_the_image(isa: Isa) -> list[Figure]:
     """Bytes of the monitor with its crypto, and of its memory."""
-    done = subprocess.run(
-        ["riscv64-linux-gnu-size", "-A", str(OUT / "monitor.elf")], capture_output=True, text=True, timeout=60, check=True
-    )
+    words = [f"{isa.board.cross}size", "-A", str(isa.out / "monitor.elf")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     size = {r[0]: int(r[1]) for r in (row.split() for row in done.stdout.splitlines()) if len(r) == 3 and r[0].startswith(".")}
     return [Figure("monitor with crypto, bytes", size[".text"], IMAGE_MAX), Figure("memory with stacks, bytes", size[".bss"], RAM_MAX)]
 
@@ -210,7 +240,7 @@ def offset_of(member: str) -> int:
 
 def of_the_ticks(folder: Path) -> list[Figure]:
     """A thousand ticks in virtual time, at 100 ms each from the first; none may be late or lost."""
-    m, _ = symbols(OUT / "monitor.elf")["m"]
+    m = RV64.at["m"]
     at = {name: m + offset_of(name) for name in ("ticks", "late", "tick_at", "first_tick_ns")}
     with Board(Device(), folder, qemu=("-icount", "shift=7,sleep=off")) as board:
 
@@ -225,21 +255,29 @@ def of_the_ticks(folder: Path) -> list[Figure]:
     return [Figure(f"drift after {ticks:,} ticks, ns", drift, 0), Figure("ticks that came a period late", late, 0)]
 
 
-def main() -> int:
-    """Build, run, print."""
-    missing = unleashed.absent()
+def measure(isa: Isa) -> list[Figure]:
+    """Build a board's monitor, run it, count.  Ticks and crypto are counted on the HiFive Unleashed alone."""
+    unleashed.build(isa.board.name)
+    with short_dir() as folder:
+        trace = Trace(traced(isa, folder))
+    found = [*of_the_image(isa), *of_the_end(isa, trace), *of_the_calls(isa, trace)]
+    if isa is RV64:
+        with short_dir() as folder:
+            found += [*of_the_ticks(folder), *of_the_crypto(folder)]
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Print the figures of one board, the HiFive Unleashed if none is named."""
+    isa = ISAS[argv[0] if argv else RV64.board.name]
+    missing = isa.board.absent()
     if missing:
         print(f"SKIP figures of the monitor: {missing} not installed")
         return 0
-    unleashed.build()
-    with short_dir() as folder:
-        ticks = of_the_ticks(folder)
-    with short_dir() as folder:
-        trace, crypto = Trace(traced(folder)), of_the_crypto(folder)
-    found = [*of_the_image(), *of_the_end(trace), *ticks, *of_the_calls(trace), *crypto]
+    found = measure(isa)
     print("\n".join(map(str, found)))
     return int(any(f.missed for f in found))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
