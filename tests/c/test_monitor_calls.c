@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Service calls with every argument out of range, frames of any content and floods of them: each ends in an answer, none opens the gate,
+ * none touches what is not the payload's, and none fills the log (HW-5, HW-9, HW-14). */
+#include <assert.h>
+#include <stdio.h>
+
+/* A board of this test's own, in place of any board's map. */
+#define HIFIVE_UNLEASHED_MONITOR_MAP_H
+#include <stdint.h>
+static uint8_t ram[0x8000], copy_of_it[0x2000];
+#define HARTS 3
+#define PIN_LEASE_RENEW 5
+#define PAYLOAD_RAM ((uint64_t)(uintptr_t)ram)
+#define RAM_END (PAYLOAD_RAM + sizeof ram)
+#define CHECKPOINT_BASE ((uintptr_t)copy_of_it)
+#define CHECKPOINT_BYTES sizeof copy_of_it
+
+#include "monitor.h"
+#define get get_of_calls
+#define set set_of_calls
+#include "../../cext/monitor/calls.c"
+#undef get
+#undef set
+#include "../../cext/monitor/contain.c"
+
+enum { ROUNDS = 60000 };
+
+monitor_t m;
+qsafp_gate_page_t gate_page;
+static uint8_t part[QSAFP_LOG_SLOTS * QSAFP_RECORD_BYTES];
+static qsafp_state_t kept;
+static bool has_state;
+static uint64_t clock_ns, dice = 0x9E3779B97F4A7C15u;
+static int checks;
+
+static uint64_t roll(void)
+{
+    dice ^= dice << 13;
+    dice ^= dice >> 7;
+    dice ^= dice << 17;
+    return dice;
+}
+
+/* ---- architecture and board ---- */
+
+static bool reachable(uint64_t at, size_t n) { return at >= PAYLOAD_RAM && at < RAM_END && n <= RAM_END - at; }
+
+int arch_copy_in(void *to, uint64_t from, size_t n)
+{
+    if (!reachable(from, n))
+        return -1;
+    memcpy(to, (const void *)(uintptr_t)from, n);
+    return 0;
+}
+
+int arch_copy_out(uint64_t to, const void *from, size_t n)
+{
+    if (!reachable(to, n))
+        return -1;
+    memcpy((void *)(uintptr_t)to, from, n);
+    return 0;
+}
+
+void arch_yield(void) { (void)serve_core(&m.core[1]); }
+void arch_poke(unsigned core) { assert(core < CORES); }
+void arch_unpoke(unsigned core) { assert(core < CORES); }
+void arch_wait(void) { m.contain = 0; }
+bool arch_lock(void) { return false; }
+void arch_unlock(bool was) { (void)was; }
+int board_line_get(void) { return -1; }
+void board_line_put(uint8_t byte) { (void)byte; }
+bool board_pin_get(unsigned pin) { return pin == 0; }
+void monitor_note(qsafp_record_t *r) { assert(!qsafp_note(&m.q, r)); }
+
+/* ---- the port: all of it in memory ---- */
+
+static uint64_t now(void *c) { (void)c; return clock_ns += 1000; }
+static uint64_t same_ns(void *c, uint64_t ns) { (void)c; return ns; }
+static uint64_t zero(void *c) { (void)c; return 0; }
+static int entropy(void *c, uint8_t *b, size_t n) { (void)c; memset(b, 7, n); return 0; }
+static int mac(void *c, uint8_t out[32], const uint8_t *p, size_t n) { (void)c; qsafp_sha256(out, p, n); return 0; }
+static int sign(void *c, uint8_t sig[64], const uint8_t *p, size_t n) { (void)c; (void)p; (void)n; memset(sig, 1, 64); return 0; }
+static int refuse(void *c, const uint8_t s[64], const uint8_t k[32], const uint8_t *p, size_t n) { (void)c; (void)s; (void)k; (void)p; (void)n; return -1; }
+static int level(void *c, int v) { (void)c; (void)v; return 0; }
+static int toggle(void *c) { (void)c; return 0; }
+static int part_read(void *c, uint32_t off, void *b, uint32_t n) { (void)c; memcpy(b, part + off, n); return 0; }
+static int part_prog(void *c, uint32_t off, const void *b, uint32_t n) { (void)c; memcpy(part + off, b, n); return 0; }
+static int part_erase(void *c, uint32_t s) { (void)c; memset(part + s * 4096, 0xFF, 4096); return 0; }
+static int evidence(void *c, const uint8_t h[32], const uint8_t *b, size_t n) { (void)c; (void)h; (void)b; (void)n; return 0; }
+static int load(void *c, void *b, uint32_t n) { (void)c; memcpy(b, &kept, n); return has_state ? 0 : QSAFP_E_STORE; }
+static int save(void *c, const void *b, uint32_t n) { (void)c; memcpy(&kept, b, n); has_state = true; return 0; }
+const qsafp_port_t monitor_port = {
+    .now_ns = now, .counter_at = same_ns, .wall_ms = zero, .entropy = entropy, .nonce_mac = mac, .sign = sign, .verify_ed25519 = refuse,
+    .set_lease_valid = level, .set_failsafe = level, .toggle_validator_req = toggle, .log_read = part_read, .log_prog = part_prog,
+    .log_erase = part_erase, .log_sync = toggle, .evidence_put = evidence, .state_load = load, .state_save = save,
+};
+
+static void start(void)
+{
+    qsafp_t *q = &m.q;
+    memset(part, 0xFF, sizeof part);
+    q->port = &monitor_port;
+    q->page = &gate_page;
+    q->log.slots = QSAFP_LOG_SLOTS;
+    q->cfg = (qsafp_config_t){.ueid = {1}, .alg = QSAFP_ALG_ED25519, .duration_ms = 60000, .stale_after_ns = 1000000000, .tick_ns = 100000000};
+    q->set = (qsafp_set_t){.m = 2, .n = 3, .suite = QSAFP_SUITE_ED25519, .max_duration_ms = 60000};
+    m.command.q = q;
+    assert(!qsafp_create(q));
+    assert(!qsafp_init(q));
+}
+
+/* ---- what must hold after any call ---- */
+
+static void check_closed(void)
+{
+    assert(gate_page.armed != QSAFP_ARMED);
+    assert(!qsafp_gate_check_ns(&gate_page, clock_ns));
+    checks++;
+}
+
+static uint64_t pointer(void)
+{
+    const uint64_t edges[] = {0, 1, PAYLOAD_RAM - 1, PAYLOAD_RAM, RAM_END - 1, RAM_END, RAM_END - 1030, (uintptr_t)&m, CHECKPOINT_BASE, UINT64_MAX, UINT64_MAX - 7, 1ull << 63};
+    return roll() % 3 ? PAYLOAD_RAM + roll() % sizeof ram : edges[roll() % (sizeof edges / sizeof *edges)];
+}
+
+static uint64_t length(void)
+{
+    const uint64_t edges[] = {0, 1, 5, 6, 1029, 1030, 1031, FRAME_BYTES, FRAME_BYTES + 1, sizeof ram, UINT64_MAX, 1ull << 32};
+    return roll() % 2 ? roll() % 1200 : edges[roll() % (sizeof edges / sizeof *edges)];
+}
+
+/* A frame whose checksum holds, of any opcode and content; a fail-safe is left out, which always closes. */
+static size_t frame(uint8_t *f)
+{
+    size_t n = roll() % 40;
+    f[0] = (uint8_t)roll();
+    f[1] = (uint8_t)(roll() % 9);
+    f[1] = f[1] == QSAFP_OPCODE_FAILSAFE ? 0 : f[1];
+    f[2] = (uint8_t)n;
+    f[3] = 0;
+    for (size_t i = 0; i < n; i++)
+        f[4 + i] = (uint8_t)(i ? roll() : roll() % 6);
+    uint16_t crc = qsafp_crc16(f, 4 + n);
+    memcpy(f + 4 + n, &crc, sizeof crc);
+    return 4 + n + sizeof crc;
+}
+
+static void every_argument_out_of_range_is_refused_or_answered(void)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        const uint64_t arg[4] = {pointer(), length(), pointer(), length()};
+        result_t r = call_frame(&m.core[1], arg);
+        assert(r.err == CALL_OK || r.err == CALL_BAD_ARGUMENT || r.err == CALL_BAD_ADDRESS);
+        assert(r.err || (reachable(arg[0], arg[1]) && reachable(arg[2], r.value) && r.value <= arg[3]));
+        check_closed();
+    }
+}
+
+static void a_checkpoint_is_taken_of_the_payloads_memory_alone(void)
+{
+    for (int i = 0; i < ROUNDS / 10; i++) {
+        uint64_t base = pointer(), bytes = length();
+        result_t r = call_checkpoint(&m.core[1], base, bytes);
+        bool allowed = reachable(base, bytes) && bytes && bytes <= CHECKPOINT_BYTES;
+        assert((r.err == CALL_OK) == allowed);
+        assert(!allowed || !memcmp(copy_of_it, (const void *)(uintptr_t)base, bytes));
+        check_closed();
+    }
+}
+
+static void whole_frames_are_answered(void)
+{
+    for (int i = 0; i < ROUNDS / 10; i++) {
+        const uint64_t arg[4] = {PAYLOAD_RAM, frame(ram), PAYLOAD_RAM + 2048, 2048};
+        result_t r = call_frame(&m.core[1], arg);
+        const uint8_t *out = ram + 2048;
+        assert(!r.err && r.value >= 7 && out[0] == 0xA5);
+        assert(qsafp_crc16(out, r.value - 2) == (out[r.value - 2] | out[r.value - 1] << 8));
+        check_closed();
+    }
+}
+
+/* Events and new requests, a hundred a second: ten records, and RATE_LIMITED for the rest. */
+static void a_flood_of_records_is_bounded(void)
+{
+    const uint8_t event[] = {1, QSAFP_OPCODE_LOG_EVENT, 7, 0, QSAFP_EVENT_WORKLOAD_REPORT, 0, 0, 0, 0, 0, 0};
+    const uint64_t arg[4] = {PAYLOAD_RAM, sizeof event + 2, PAYLOAD_RAM + 2048, 2048};
+    enum { SECONDS = 5 };
+    clock_ns += 2000000000;
+    uint32_t before = m.q.log.next, refused = 0;
+    for (int i = 0; i < 100 * SECONDS; i++) {
+        memcpy(ram, event, sizeof event);
+        ram[0] = (uint8_t)i;
+        uint16_t crc = qsafp_crc16(ram, sizeof event);
+        memcpy(ram + sizeof event, &crc, sizeof crc);
+        clock_ns += 10000000;
+        assert(!call_frame(&m.core[1], arg).err);
+        refused += ram[2048 + 2] == QSAFP_COMMAND_STATUS_RATE_LIMITED;
+    }
+    assert(m.q.log.next - before <= RECORDS_PER_S * (SECONDS + 1));
+    assert(refused >= 100 * SECONDS - RECORDS_PER_S * (SECONDS + 1));
+    checks++;
+}
+
+static void reports_are_told_ten_a_second_and_none_is_forgotten(void)
+{
+    const report_t what = {7, 0x80400000, 0x10060000};
+    core_t *c = &m.core[2];
+    clock_ns += 2000000000;
+    uint32_t before = m.q.log.next;
+    for (int i = 0; i < 1000; i++)
+        report(c, &what);
+    (void)tell_reports();
+    assert(m.q.log.next - before == RECORDS_PER_S);
+    while (c->told != c->put) {
+        (void)tell_reports();
+        clock_ns += 100000000;
+    }
+    uint8_t rec[QSAFP_RECORD_BYTES];
+    uint32_t lost;
+    assert(!qsafp_audit_read(&m.q.log, before, rec));
+    memcpy(&lost, rec + 112 + 32, sizeof lost);
+    assert(lost == 1000 - REPORTS);
+    checks++;
+}
+
+static void a_latch_rolls_the_region_back_before_anything_is_told(void)
+{
+    memset(ram, 0x11, 4096);
+    assert(!call_checkpoint(&m.core[1], PAYLOAD_RAM, 4096).err);
+    memset(ram, 0x22, 4096);
+    uint32_t before = m.q.log.next;
+    qsafp_trip(&m.q, QSAFP_REASON_MANUAL);
+    contain_all();
+    contain_act();
+    assert(ram[0] == 0x11 && ram[4095] == 0x11 && m.q.log.next == before);
+    copy_of_it[7] ^= 1; /* a copy that was changed goes nowhere */
+    ram[0] = 0x33;
+    m.rolled_back = false;
+    contain_act();
+    assert(ram[0] == 0x33 && m.rollback == 2);
+    check_closed();
+}
+
+int main(void)
+{
+    start();
+    every_argument_out_of_range_is_refused_or_answered();
+    a_checkpoint_is_taken_of_the_payloads_memory_alone();
+    whole_frames_are_answered();
+    a_flood_of_records_is_bounded();
+    reports_are_told_ten_a_second_and_none_is_forgotten();
+    a_latch_rolls_the_region_back_before_anything_is_told();
+    printf("test_monitor_calls: %d passed, 0 failed\n", checks);
+    return 0;
+}
