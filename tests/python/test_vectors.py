@@ -528,7 +528,7 @@ def test_the_tables_of_bytes_have_neither_gap_nor_overlap() -> None:
             assert off == at
             at = off + size
         ends.append(at)
-    assert ends == [256, 3232 + 8, 128, struct.calcsize("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQH")]
+    assert ends == [256, 3232 + 8, 128, struct.calcsize("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQHBBQQ")]
 
 
 def test_the_document_names_every_claim_rule_and_frame() -> None:
