@@ -34,7 +34,7 @@ def folder() -> Iterator[Path]:
 
 
 def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(kind: type[Board], folder: Path) -> None:
-    with kind(Device(duration_ms=6000), folder) as board, board.client() as client:
+    with kind(Device(duration_ms=6000, grace_ms=1500), folder) as board, board.client() as client:
         assert until(lambda: board.orders()["refused"]) > 0
         assert board.orders()["batches"] == 0
         board.lease(client)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* First instructions of every processor core, vectors of EL3, and the way between monitor and payload on the core they share (HW-15). */
+/* First instructions of every processor core, vectors of EL3, and the way between monitor and payload on the core they share (HW-15).
+ *
+ * The image begins with the vectors: those of a stack that EL3 never uses leave room for what happens at reset, the others for what all share. */
 #include "map.h"
 
 #define STACK0 0x6000
@@ -9,9 +11,20 @@
 #define F_ELR 160
 #define CONTEXT 96
 
+/* x0: frame, x1: what it is */
+    .macro enter kind, at
+    .org vectors + \at
+    sub sp, sp, #FRAME
+    stp x0, x1, [sp]
+    mov w1, #\kind
+    b save
+    .endm
+
 /* From reset, in secure flash: the first core brings the image and the fuses to secure RAM and goes on there. */
     .section .text.start, "ax"
-    .globl _start
+    .balign 2048
+    .globl _start, vectors
+vectors:
 _start:
     msr daifset, #15
     mrs x0, mpidr_el1
@@ -64,32 +77,9 @@ copy:
     cmp x2, x3
     b.lo copy
     ret
+    .ltorg
 
-/* x0: frame, x1: what it is */
-    .macro enter kind
-    .balign 128
-    sub sp, sp, #FRAME
-    stp x0, x1, [sp]
-    mov w1, #\kind
-    b save
-    .endm
-
-    .text
-    .balign 2048
-    .globl vectors
-vectors:
-    .rept 6
-    enter 0
-    .endr
-    enter 1                         /* FIQ in the monitor */
-    enter 0
-    .rept 2                         /* from AArch64, from AArch32 */
-    enter 2
-    enter 2
-    enter 1
-    enter 2
-    .endr
-
+    enter 0, 0x200
 save:
     stp x2, x3, [sp, #16]
     stp x4, x5, [sp, #32]
@@ -105,6 +95,9 @@ save:
     stp x2, x3, [sp, #F_ELR]
     mov x0, sp
     bl trap
+    b restore
+
+    enter 0, 0x280
 restore:
     ldp x2, x3, [sp, #F_ELR]
     msr elr_el3, x2
@@ -122,15 +115,8 @@ restore:
     add sp, sp, #FRAME
     eret
 
-/* To the payload for the first time, with registers from the frame in x0; what lies below its end is this core's stack for traps. */
-    .globl core_enter
-core_enter:
-    mov sp, x0
-    .irp n, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29
-    mov x\n, xzr
-    .endr
-    b restore
 
+    enter 1, 0x300                  /* FIQ in the monitor */
 /* void context_switch(uint64_t *from, uint64_t to): the stack pointers of the two that share the first core. */
     .globl context_switch
 context_switch:
@@ -151,6 +137,25 @@ context_switch:
     ldp x19, x20, [sp], #CONTEXT
     ret
 
+    enter 0, 0x380
+/* To the payload for the first time, with registers from the frame in x0; what lies below its end is this core's stack for traps. */
+    .globl core_enter
+core_enter:
+    mov sp, x0
+    .irp n, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29
+    mov x\n, xzr
+    .endr
+    b restore
+
+/* From AArch64, from AArch32. */
+    .irp base, 0x400, 0x600
+    enter 2, \base
+    enter 2, \base + 0x80
+    enter 1, \base + 0x100
+    enter 2, \base + 0x180
+    .endr
+
+    .text
 /* The first switch to the payload returns to here. */
     .globl core_begin
 core_begin:

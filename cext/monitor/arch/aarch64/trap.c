@@ -84,11 +84,9 @@ static void asked(core_t *c, frame_t *f)
 static void from_payload(frame_t *f, uint64_t kind)
 {
     core_t *c = &m.core[(SYS_READ(mpidr_el1) & 0xFF) + 1];
-    if (kind == FIQ) {
-        gic_serve();
-        if (!m.contain)
-            arch_yield();
-    } else {
+    if (kind == FIQ && !m.contain) {
+        arch_yield();
+    } else if (kind != FIQ) {
         uint64_t cause = SYS_READ(esr_el3);
         if (cause >> 26 == EC_SMC)
             asked(c, f);
@@ -101,11 +99,11 @@ static void from_payload(frame_t *f, uint64_t kind)
 
 void trap(frame_t *f, uint64_t kind)
 {
+    if (kind == FIQ)
+        gic_serve(); /* before anything else */
     if ((f->spsr & SPSR_MODE) != MODE_EL3 || f->spsr & SPSR_A32)
         from_payload(f, kind);
-    else if (kind == FIQ)
-        gic_serve();
-    else
+    else if (kind != FIQ)
         monitor_halt("a trap of its own");
 }
 
