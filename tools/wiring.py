@@ -73,19 +73,19 @@ def draw(b: Board) -> str:
         _text(700, ground + 18, "GND", ' text-anchor="middle"'),
     ]
     if b.header.driver:
-        out.append(_text(330, 58, "N-channel: gate to the line, source to GND, drain to the LED's short leg", ' font-size="12"'))
+        out.append(_text(262, 58, "N-channel: gate to line, source to GND, drain to LED, its other leg to 3.3 V", ' font-size="12"'))
     for i, (name, line) in enumerate(rows):
         y = TOP + ROW * i
         pin = b.header.pins[LINES.index(name)]
-        out += [_text(32, y + 5, name), _text(242, y + 5, line.name or f"line {line.offset}", ' text-anchor="end"')]
-        out += [_text(242, y + 23, f"pin {pin}", ' text-anchor="end" fill="#555"')] if pin else []
+        kernel = line.name or f"line {line.offset}"
+        out += [_text(32, y + 5, name), _text(242, y + 25, f"{kernel}, pin {pin}" if pin else kernel, ' text-anchor="end" fill="#555"')]
         if name not in PARTS:
             out += _input(y)
             continue
         part, led, pulled = PARTS[name]
         pull = "100 kohm" if b.header.driver else "10 kohm"
         if b.header.driver:
-            part, led = "transistor", f"{led.partition(':')[0]}, 330 ohm, 3.3 V"
+            part, led = "transistor", f"{led.partition(':')[0]}, 330 ohm"
         out += _output(y, part, led, pull if pulled else "", not b.header.driver)
     return "\n".join([*out, "</svg>", ""])
 
