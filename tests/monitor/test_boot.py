@@ -171,6 +171,11 @@ def test_a_version_past_the_last_fuse_says_that_it_cannot_be_kept(device: Device
     assert boots(device).value("raised") == "0"
 
 
+def test_a_monitor_that_faults_at_its_first_instruction_stops_with_failsafe(device: Device) -> None:
+    device.put(MONITOR, 0, device.factory.sign(bytes(8), kind=MONITOR, load=AT["MONITOR_BASE"], security_version=1))
+    halts(device, "monitor slot 0: GOOD", "trap; halted")
+
+
 def test_the_boot_stage_keeps_its_size(device: Device) -> None:
     """Part of the 44 KB that boot stage and monitor share (spec: 47)."""
     sections = boot_kit.tool.sections(device.factory.elf)
