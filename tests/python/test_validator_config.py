@@ -37,6 +37,18 @@ def test_a_configuration_is_read_with_paths_beside_it() -> None:
     assert c.policy == config.Policy()
 
 
+def test_the_images_of_a_monitor_are_read_and_only_an_enroller_gives_them() -> None:
+    assert config.parse(BASE + DEVICE, DIRECTORY).devices[b"\x01" * 33].images is None
+    with_images = DEVICE + f'images = ["{"05" * 32}", "{"06" * 32}"]\n'
+    assert config.parse(BASE + with_images, DIRECTORY).devices[b"\x01" * 33].images == {b"\5" * 32, b"\6" * 32}
+    for bad in (DEVICE + 'images = ["05"]\n', DEVICE + "images = true\n", with_images + f'ak = "{"07" * 64}"\n'):
+        with pytest.raises(ConfigError):
+            config.parse(BASE + bad, DIRECTORY)
+    table = {"ueid": "01" * 33, "key": "02" * 32, "log_id": "03" * 32, "models": ["*"], "registered": 7, "images": ["05" * 32]}
+    with pytest.raises(ConfigError, match="images"):
+        config.read_device(table, "an application")
+
+
 def test_what_the_kit_installs_is_what_is_read(tmp_path: Path) -> None:
     q = quorum(suite="hybrid")
     device = Device(q.members).registered(models=frozenset({MODEL}))
