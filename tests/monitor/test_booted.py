@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import boot
@@ -17,8 +19,11 @@ from unleashed import Board, Device, short_dir, until
 
 from qsafp_embedded import cose
 from qsafp_embedded._core import cbor_loads
-from qsafp_embedded._tables import ImageKind, Phase
+from qsafp_embedded._tables import ImageKind, Phase, Refusal
 from qsafp_embedded.image import Image
+from qsafp_embedded.validator.config import Device as Registered
+from qsafp_embedded.validator.config import Policy
+from qsafp_embedded.validator.decide import State, Terms, decide, parse
 
 MONITOR, PAYLOAD = ImageKind.MONITOR, ImageKind.PAYLOAD
 BOOTED = unleashed.OUT / "booted.elf"
@@ -72,6 +77,20 @@ def test_a_lease_request_carries_the_hash_of_the_image_that_was_verified(factory
         request = cose.parse_sign1(cbor_loads(client.envelope())[1], cose.REQUESTS)
         assert cbor_loads(request.payload)[4] == [1, hashlib.sha256(factory.program).digest()]
         assert Image.decode(factory.monitor()).sha256 == hashlib.sha256(factory.program).digest()
+
+
+def test_validators_grant_level_4_to_the_images_they_know(factory: Factory, folder: Path) -> None:
+    with Booted(Device(), folder).boot_from(factory) as board, board.client() as client:
+        client.begin()
+        request, log_id = parse(client.envelope()), client.status().log_id
+    device = board.device
+    known = Registered(device.ueid, device.public, log_id, None, int(time.time()))
+    terms = Terms(device.q.members, Policy(), int(time.time() * 1000), lambda _: False)
+    hash_ = hashlib.sha256(factory.program).digest()
+    for images, code in ((None, Refusal.MEASUREMENT), ({bytes(32)}, Refusal.MEASUREMENT), ({bytes(32), hash_}, None)):
+        registered = replace(known, images=frozenset(images) if images else None)
+        assert decide(request, registered, State(device.ueid), terms).code is code
+    assert request.claims["level"] == 4
 
 
 def test_the_counters_rise_with_the_first_lease_and_not_before(factory: Factory, folder: Path) -> None:

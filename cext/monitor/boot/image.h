@@ -32,7 +32,7 @@ typedef struct {
 qsafp_image_verdict_t qsafp_image_header(qsafp_image_t *out, const qsafp_image_place_t *place, const uint8_t front[5432]);
 
 /* The same, then what only the whole image can tell.  GOOD: both signatures by the root key and the hash of the body hold.  `front`
- * and the `out->size` bytes of `body` must be where nothing else writes, and `body` where it will run.  Needs 14 KB of stack. */
+ * and the `out->size` bytes of `body` must be where nothing else writes, and `body` where it will run.  Needs less than 12 KB of stack. */
 qsafp_image_verdict_t qsafp_image_verify(qsafp_image_t *out, const qsafp_image_place_t *place, const uint8_t front[5432], const uint8_t *body);
 
 #endif
