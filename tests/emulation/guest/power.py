@@ -13,6 +13,7 @@ import mmap
 import os
 import random
 import sys
+import time
 
 from qsafp_embedded import cose
 from qsafp_embedded._core import cbor_loads, claims_decode
@@ -24,7 +25,7 @@ class Notes:
     """What was told so far; each change is one sector of the disk."""
 
     def __init__(self, disk: str, offset: int) -> None:
-        self._fd = os.open(disk, os.O_WRONLY | os.O_DIRECT | os.O_DSYNC)
+        self._fd = os.open(disk, os.O_WRONLY | os.O_DIRECT)
         self._offset = offset
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
         self.told: dict[str, object] = {}
@@ -35,6 +36,19 @@ class Notes:
         text = json.dumps(self.told).encode()
         self._page[:512] = text.ljust(512, b"\0")
         os.pwrite(self._fd, memoryview(self._page)[:512], self._offset)
+
+
+def ask(guard: GuardClient, notes: Notes) -> tuple[int, str]:
+    """A request of its own, once the last one's time is over: size and root of the log that it is about."""
+    while True:
+        serial = guard.begin()[1]
+        if serial == notes.told["serial"]:
+            time.sleep(0.02)
+            continue
+        notes.note(serial=serial)
+        with contextlib.suppress(CommandRefused):  # on a slow host it may be over before it was read
+            claims = claims_decode(cbor_loads(cose.parse_sign1(cbor_loads(guard.envelope())[1]).payload)[1])
+            return claims["log_size"], claims["log_root"].hex()
 
 
 def main() -> None:
@@ -50,12 +64,8 @@ def main() -> None:
                 guard.failsafe(Reason.MANUAL)
                 now = guard.status()
                 notes.note(latched=now.phase == Phase.FAILSAFE and any(now.latch_hash))
-            claims = None
-            while claims is None:  # on a slow host the request may be over before it was read
-                notes.note(serial=guard.begin()[1])
-                with contextlib.suppress(CommandRefused):
-                    claims = claims_decode(cbor_loads(cose.parse_sign1(cbor_loads(guard.envelope())[1]).payload)[1])
-            notes.note(size=claims["log_size"], root=claims["log_root"].hex())
+            size, root = ask(guard, notes)
+            notes.note(size=size, root=root)
     print("told", json.dumps(notes.told))
 
 
