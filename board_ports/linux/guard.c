@@ -341,6 +341,7 @@ void host_stop(host_t *h)
     if (h->deadline)
         pthread_join(h->deadline, 0);
     qsafp_deinit(&h->q); /* after the last tick */
+    tpm_hush(h);
 }
 
 void host_free(host_t *h)

@@ -154,6 +154,7 @@ int file_state_save(void *ctx, const void *buf, uint32_t len);
 int tpm_start(host_t *h);
 int tpm_sign(host_t *h, uint8_t sig[64], const uint8_t *msg, size_t len); /* waits for seconds at most */
 int tpm_quote(void *ctx, const uint8_t request_hash[32], qsafp_bytes *quote);
+void tpm_hush(host_t *h); /* nobody listens any more to the end of a job */
 void tpm_stop(host_t *h);
 /* bind.c: state and log bound to a TPM's NV memory; all do nothing without tpm_nv */
 typedef struct __attribute__((packed)) { uint8_t key, bound; uint64_t seq, age_ms; } bind_view_t; /* docs/formats.md, status answer */

@@ -378,11 +378,19 @@ int tpm_start(host_t *h)
     return tpm_begin(h) || tpm_connect(h, open_keys) ? -1 : 0;
 }
 
+void tpm_hush(host_t *h)
+{
+    if (!h->tpm)
+        return;
+    pthread_mutex_lock(&h->tpm->lock);
+    h->tpm->wake_fd = -1;
+    pthread_mutex_unlock(&h->tpm->lock);
+}
+
 void tpm_stop(host_t *h)
 {
-    if (h->tpm) {
-        h->tpm->wake_fd = -1;
+    tpm_hush(h);
+    if (h->tpm)
         tpm_end(h->tpm);
-    }
     h->tpm = 0;
 }
