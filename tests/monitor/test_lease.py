@@ -57,3 +57,11 @@ def told(board: Board, client: GuardClient) -> list[dict[str, object]]:
     records = board.records(client)
     last = records[-1]
     return records if last["event"] == Event.CONTAINMENT and last["data"][0] == 4 else []
+
+
+def test_a_board_without_entropy_starts_no_payload(kind: type[Board], folder: Path) -> None:
+    with kind(Device(), folder, entropy=bytes(32)) as board:
+        until(lambda: b"halted: no entropy" in board.said())
+        assert board.pin("LEASE_VALID") == 0
+        assert board.pin("FAILSAFE") == 1
+        assert board.orders()["started"] == 0

@@ -28,7 +28,8 @@ from validator_kit import MODEL, Quorum, quorum
 
 from qsafp_embedded import cose
 from qsafp_embedded._core import cbor_loads, record_decode
-from qsafp_embedded.client import GuardClient
+from qsafp_embedded._tables import CommandStatus
+from qsafp_embedded.client import CommandRefused, GuardClient
 from qsafp_embedded.errors import GuardUnavailable
 from qsafp_embedded.keys import Ed25519Key
 
@@ -127,6 +128,7 @@ class Board:
         self._entropy = secrets.token_bytes(32) if entropy is None else entropy
         self._qemu = qemu
         self._process: subprocess.Popen[bytes] | None = None
+        self._heard = b""
         self.log = folder / "qemu.log"
 
     def _blob(self, name: str, data: bytes, address: int) -> list[str]:
@@ -147,7 +149,7 @@ class Board:
 
     def _channels(self) -> list[str]:
         """What looks at the board from outside."""
-        words = ["-monitor", "none", "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", "-accel", "tcg"]
+        words = ["-S", "-monitor", "none", "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", "-accel", "tcg"]
         return [*words, "-qtest", f"unix:{self.folder}/qtest,server=on,wait=off", "-qtest-log", "none", "-D", str(self.log)]
 
     def __enter__(self) -> Self:
@@ -164,6 +166,7 @@ class Board:
             self._fd = os.open(self.line, os.O_RDWR | os.O_NOCTTY)  # what is said before a client comes is not an error
             self.qmp = Qmp(Lines(self.folder / "qmp", self._gone))
             self._edges = Edges(Lines(self.folder / "qtest", self._gone), self.pin_device())
+            self.qmp.call("cont")  # no edge comes before somebody looks
         except BaseException:
             self.__exit__()
             raise
@@ -221,9 +224,16 @@ class Board:
 
     def lease(self, client: GuardClient, indexes: list[int] | None = None) -> bytes:
         """Obtain a lease that the first m validators or ``indexes`` sign; returns the token."""
-        token = self.device.q.lease(self.propose(client), indexes)
-        client.put(token)
-        return token
+        end = time.monotonic() + GUEST_LIMIT_S
+        while True:
+            token = self.device.q.lease(self.propose(client), indexes)
+            try:
+                client.put(token)
+            except CommandRefused as no:  # the host was so busy that the request ran out
+                if no.status != CommandStatus.NO_REQUEST or time.monotonic() > end:
+                    raise
+            else:
+                return token
 
     def propose(self, client: GuardClient) -> bytes:
         """Begin a request and check the device's signature; returns the payload to sign."""
@@ -236,6 +246,13 @@ class Board:
     def records(self, client: GuardClient) -> list[dict[str, Any]]:
         """The log, decoded."""
         return [record_decode(r) for r in client.records()]
+
+    def said(self) -> bytes:
+        """What it said on its line so far, while no client listens."""
+        os.set_blocking(self._fd, False)
+        with contextlib.suppress(BlockingIOError):
+            self._heard += os.read(self._fd, 4096)
+        return self._heard
 
     def hmp(self, words: str) -> str:
         """One command of QEMU's own monitor."""
