@@ -40,26 +40,25 @@ void each(const uint64_t *at, unsigned n, uint32_t v)
 
 /* ---- attacks ---- */
 
-/* Two frames of one length, each whole; hart 2 writes one over the other while hart 1 has it carried. */
-static const uint8_t two[2][6] = {{7, 0, 0, 0, 0xED, 0xD5}, {7, 1, 0, 0, 0xDD, 0xE2}};
-static uint8_t raced[6];
+/* A whole frame that asks for the version; hart 2 turns it to the status and back while hart 1 has it carried.  Its checksum never fits
+ * the status: whoever answers that one has checked other bytes than he obeyed. */
+static uint8_t raced[6] = {7, 0, 0, 0, 0xED, 0xD5};
 
 static void race(void)
 {
-    for (unsigned i = 0; i < 20000; i++) {
+    for (;;) {
         asked_t r = ask(FRAME, (uintptr_t)raced, sizeof raced, (uintptr_t)answer, sizeof answer);
         bool refused = answer[2] == QSAFP_COMMAND_STATUS_BAD_CRC && r.value == 7;
-        bool known = answer[2] == 0 && (r.value == 7 + 7 || r.value > 200);
-        orders->answers += !r.err;
-        orders->odd += r.err || (!refused && !known);
+        bool version = answer[2] == 0 && r.value == 7 + 7;
+        orders->answers += refused;
+        orders->odd += r.err || (!refused && !version);
     }
 }
 
 static void race_along(void)
 {
     for (unsigned i = 0;; i++)
-        for (unsigned k = 0; k < sizeof raced; k++)
-            *(volatile uint8_t *)&raced[k] = two[i & 1][k];
+        *(volatile uint8_t *)&raced[1] = i & 1;
 }
 
 static void pointers(void)

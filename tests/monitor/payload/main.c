@@ -6,7 +6,7 @@
 
 volatile uint64_t trapped, last_cause;
 _Alignas(4096) volatile uint8_t region[4096];
-static uint32_t warm;
+static volatile uint32_t warm;
 
 void payload_main(uint64_t hart, uint64_t again);
 
