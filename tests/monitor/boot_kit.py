@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import boot as tool
+from unleashed import die_with_parent
 
 from qsafp_embedded._tables import Board, ImageKind
 from qsafp_embedded.image import Image, RootKey
@@ -151,7 +152,9 @@ class Device:
 
     def boot(self) -> Said:
         """Switch on; return once it halted or reset itself.  Fails if it does neither."""
-        qemu = subprocess.Popen(self.words(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        qemu = subprocess.Popen(
+            self.words(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
+        )
         late = threading.Timer(LIMIT_S, qemu.kill)
         late.start()
         lines: list[str] = []
