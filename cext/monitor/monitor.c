@@ -17,6 +17,7 @@ void say(const char *text)
 
 void monitor_halt(const char *why)
 {
+    __atomic_store_n(&m.halted, READY, __ATOMIC_RELEASE); /* whichever core this is, the monitor's own follows */
     board_pin(PIN_LEASE_VALID, 0);
     board_pin(PIN_FAILSAFE, 1);
     contain_all();
@@ -37,6 +38,8 @@ void monitor_note(qsafp_record_t *r)
 void monitor_timer(void)
 {
     qsafp_t *q = &m.q;
+    if (__atomic_load_n(&m.halted, __ATOMIC_ACQUIRE))
+        monitor_halt("a core of the payload's did");
     uint64_t wish = qsafp_tick(q), now = monitor_port.now_ns(&m);
     bool open = qsafp_gate_check_ns(q->page, now);
     if (m.opened && !open)

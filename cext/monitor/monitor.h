@@ -55,6 +55,7 @@ typedef struct {
     const void *channel;              /* whose frame `command` answered last */
     core_t core[CORES];
     uint32_t contain;                 /* not 0: no core may run the payload */
+    uint32_t halted;                  /* not 0: for good */
     uint32_t restarts;                /* of the payload, after rollbacks */
     bool opened;                      /* tick: the gate was open at the last one */
     bool frozen, rolled_back, told_rollback; /* service: what was done and recorded of this containment */
