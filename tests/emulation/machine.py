@@ -114,7 +114,8 @@ class Machine:
 
     def cut(self) -> None:
         """Cut the power between two instructions.  What the parts had taken, they keep; what only the guest's memory held is gone."""
-        self.qmp.call("stop")  # QEMU hands down what it still held back of the parts and the disk
+        if self._process is not None:
+            self.qmp.call("stop")  # QEMU hands down what it still held back of the parts and the disk
         self.power_off()
 
     def power_off(self) -> None:
