@@ -89,7 +89,7 @@ setup() {
 
 tests() {
     local missing
-    missing=$(missing_for_tests | tr '\n' ' ')
+    missing=$( (missing_for_tests; missing_for_boards) | sort -u | tr '\n' ' ')
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" -eq 0 ] && have apt-get; then
         # shellcheck disable=SC2086

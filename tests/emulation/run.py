@@ -47,8 +47,8 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """True if it ran and nothing failed or was left out, or if it was left out on the user's word."""
-        return self.state in ("passed", "left out")
+        """True if it ran and nothing failed or was left out, if it was left out on the user's word, or if a quick run skipped it."""
+        return self.state in ("passed", "left out", "skipped")
 
 
 def say(board: str, text: str) -> None:
@@ -56,10 +56,11 @@ def say(board: str, text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {board:<20} {text}", flush=True)
 
 
-def absent(board: Board) -> list[str]:
-    """Programs of this host that the board needs and that are not there."""
+def cannot(board: Board) -> str:
+    """Why this host cannot run the board, or nothing."""
     tools = (*TOOLS, board.arch.qemu, f"{board.arch.triplet}-gcc", *(("swtpm",) if board.tpm or board.chip_tpm else ()))
-    return [t for t in tools if shutil.which(t) is None]
+    missing = [t for t in tools if shutil.which(t) is None]
+    return f"not on this host: {', '.join(missing)}; run tools/bootstrap.sh boards" if missing else ""
 
 
 def write_failure(board: str, kind: str, text: str) -> None:
@@ -127,8 +128,7 @@ def run_board(board: Board, files: tuple[str, ...]) -> Outcome:
 def run_alone(board: Board, files: tuple[str, ...]) -> Outcome:
     """Make the image, run the checks."""
     (OUT / f"{board.name}.xml").unlink(missing_ok=True)
-    if missing := absent(board):
-        text = f"not on this host: {', '.join(missing)}; run tools/bootstrap.sh boards"
+    if text := cannot(board):
         write_failure(board.name, "tools", text)
         return Outcome(board.name, "failed", failed=1, text=text)
     began = time.monotonic()
@@ -206,7 +206,12 @@ def run_one(name: str, *, skip: set[str], quick: bool) -> Outcome:
     board = BOARDS[name]
     left_out = board.heavy if quick else ()
     files = tuple(c for c in board.checks if c not in left_out)
-    found = Outcome(name, "left out", text="skip= named it") if name in skip else run_board(board, files)
+    if name in skip:
+        found = Outcome(name, "left out", text="skip= named it")
+    elif quick and (text := cannot(board)):
+        found = Outcome(name, "skipped", skipped=1, text=text)
+    else:
+        found = run_board(board, files)
     say(name, found.state + (f": {found.text}" if found.text else ""))
     if left_out:
         say(name, f"quick: left out {', '.join(left_out)}; make boards BOARD={name} runs them")
@@ -224,6 +229,8 @@ def run_all(names: list[str], skip: set[str], *, quick: bool) -> int:
                 child.send_signal(signal.SIGINT)
             raise
     print(table(outcomes))
+    if quick and (others := [n for n in BOARDS if n not in names]):
+        print(f"left out: {', '.join(others)}; make boards runs them")
     return int(not all(o.good for o in outcomes))
 
 
