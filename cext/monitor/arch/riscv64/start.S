@@ -73,8 +73,15 @@ trap_vector:
     sd t1, F_EPC(sp)
     sd t2, F_STATUS(sp)
     csrr a1, mcause
-    mv a0, sp
+    bgez a1, 3f
+    slli t0, a1, 1                  /* the sign says that it is an interrupt */
+    addi t0, t0, -2 * 7
+    bnez t0, 3f
+    call monitor_timer
+    j 4f
+3:  mv a0, sp
     call trap
+4:
     ld t1, F_EPC(sp)
     ld t2, F_STATUS(sp)
     csrw mepc, t1

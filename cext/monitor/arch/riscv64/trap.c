@@ -99,11 +99,10 @@ static void from_payload(frame_t *f, uint64_t cause)
         fresh(f, c);
 }
 
+/* All but the monitor's timer, which start.S calls by itself. */
 void trap(frame_t *f, uint64_t cause)
 {
-    if (cause == (INTERRUPT | IRQ_TIMER))
-        monitor_timer();
-    else if ((f->status & STATUS_MPP) != STATUS_MPP)
+    if ((f->status & STATUS_MPP) != STATUS_MPP)
         from_payload(f, cause);
     else if (f->epc == (uintptr_t)copy_load || f->epc == (uintptr_t)copy_store) {
         f->epc = (uintptr_t)copy_fault;
