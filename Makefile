@@ -9,7 +9,7 @@ BENCH := $(wildcard tests/bench/run.py)
 DEMO := $(wildcard examples/demo.py)
 ABSENT := $(if $(BENCH),,bench) $(if $(DEMO),,demo) none
 
-.PHONY: help setup lint test test-c cross fuzz mutants pytest scenarios boards wheels clean
+.PHONY: help setup lint test test-c cross fuzz mutants pytest scenarios boards emulate wheels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' 'index(" $(ABSENT) ", " " $$1 " ") {next} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ scenarios: setup ## every scenario: real guard, agent and validators, attacked
 boards: setup ## emulated Linux boards, real kernels, checked from outside (BOARD=a,b; SKIP=c)
 	tools/bootstrap.sh boards
 	$(PY) tests/emulation/run.py $(BOARD) $(if $(SKIP),skip=$(SKIP))
+
+emulate: setup ## the monitor below an OS on emulated bare boards: boot, leases, hostile payloads, figures
+	tools/bootstrap.sh tests
+	$(PY) -m pytest tests/monitor tests/monitor/check_*.py
+	$(PY) tests/monitor/figures.py hifive_unleashed
 
 wheels: setup ## the wheel for aarch64, armv7l and riscv64, each imported under emulation
 	tools/bootstrap.sh wheels
