@@ -83,8 +83,9 @@ def sources() -> list[Path]:
 
 
 def newest_header() -> float:
-    """Modification time of the youngest header, of this file included: an older object is rebuilt."""
-    headers = [*ROOT.glob("cext/**/*.h"), *ROOT.glob("tests/*/*.h"), *ROOT.glob("tools/freestanding/*.h"), Path(__file__)]
+    """Modification time of the youngest file that tests include, of this one too: an older object is rebuilt."""
+    patterns = ("cext/**/*.h", "cext/monitor/**/*.c", "board_ports/*/*.[ch]", "tests/*/*.h", "tools/freestanding/*.h")
+    headers = [*(f for p in patterns for f in ROOT.glob(p)), Path(__file__)]
     return max(h.stat().st_mtime for h in headers)
 
 

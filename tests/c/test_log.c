@@ -242,7 +242,7 @@ static void records_out_of_form_are_refused(void)
     grow(&a, 17);
     CHECK(qsafp_audit_read(&a, 3, raw) == 0 && qsafp_record_decode(&good, raw) == 0);
     static const struct { size_t at; uint8_t v; int want; } row[] = {
-        {0, 'R', QSAFP_E_MALFORMED}, {3, '2', QSAFP_E_MALFORMED}, {4, 0, QSAFP_E_MALFORMED}, {4, 1, 0}, {4, 18, 0}, {4, 19, QSAFP_E_MALFORMED}, {5, 1, QSAFP_E_MALFORMED},
+        {0, 'R', QSAFP_E_MALFORMED}, {3, '2', QSAFP_E_MALFORMED}, {4, 0, QSAFP_E_MALFORMED}, {4, 1, 0}, {4, 19, 0}, {4, 20, QSAFP_E_MALFORMED}, {5, 1, QSAFP_E_MALFORMED},
         {6, 1, QSAFP_E_MALFORMED}, {6, 2, QSAFP_E_MALFORMED}, {6, 4, 0}, {6, 8, 0}, {6, 12, 0}, {6, 16, QSAFP_E_MALFORMED}, {7, 1, QSAFP_E_MALFORMED}, {24, 1, QSAFP_E_MALFORMED},
         {240, 1, QSAFP_E_MALFORMED}, {255, 1, QSAFP_E_MALFORMED}, {8, 15, QSAFP_E_MALFORMED}, {8, 16, 0}, {208, 1, 0},
     };

@@ -14,9 +14,11 @@ static char root[] = P_tmpdir "/qsafp-watchdog-XXXXXX", boot_id[200];
 static struct { _Atomic int fed, refuse, fixed, timeout, most; } fake;
 
 static int fake_ioctl(int fd, unsigned long what, int *value);
+static int note_it(qsafp_t *q, qsafp_record_t *fill);
 
 #define ioctl fake_ioctl
 #define BOOT_ID boot_id
+#define qsafp_note note_it
 #include "../../board_ports/linux/watchdog.c"
 #undef ioctl
 
@@ -66,7 +68,7 @@ bool pins_drive(const host_t *h)
 }
 
 static unsigned noted;
-int qsafp_note(qsafp_t *q, qsafp_record_t *fill)
+static int note_it(qsafp_t *q, qsafp_record_t *fill)
 {
     uint32_t resets;
     (void)q;
