@@ -254,7 +254,7 @@ def _unmeasured(evidence: tuple[int, bytes], images: frozenset[bytes] | None) ->
 def _level(r: Request, device: Device, state: State, policy: Policy) -> tuple[Decision | None, State]:
     """No lease states a level that was not verified here: 3 by a quote, 4 by a monitor's image, 2 on the guard's word (CD-5)."""
     level, known = r.claims["level"], device.attestation
-    most = MONITOR if device.images is not None else quote.CLAIMED_MAX
+    granted = level <= quote.CLAIMED_MAX or (level == MONITOR and device.images is not None)
 
     def refused(text: str) -> tuple[Decision, State]:
         return Decision(state, Refusal.MEASUREMENT, text), state
@@ -262,7 +262,7 @@ def _level(r: Request, device: Device, state: State, policy: Policy) -> tuple[De
     if level < policy.min_level:
         return refused(f"the lease would state level {level}; {policy.min_level} is required here")
     if known is None:
-        return (None, state) if level <= most else refused(f"level {level} is claimed; no attestation key is registered")
+        return (None, state) if granted else refused(f"level {level} is claimed; no attestation key is registered")
     if level != quote.ATTESTED:
         return refused(f"level {level} is claimed; this device is registered to attest, which is level {quote.ATTESTED}")
     if r.quote is None:

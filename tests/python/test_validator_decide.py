@@ -175,7 +175,8 @@ def test_a_device_with_registered_images_is_leased_by_one_of_them_alone(bench: B
         return bench.put(d.envelope(d.request(d.propose(level=level), evidence=kind, measurement=measurement))).code
 
     assert ask(1, image, 4) is None
-    assert ask(1, image, 5) is Refusal.MEASUREMENT
+    for unverified in (3, 5):
+        assert ask(1, image, unverified) is Refusal.MEASUREMENT
     for other in (b"\7" * 31, b"\7" * 31 + b"\6", b""):
         assert ask(1, other, 4) is Refusal.MEASUREMENT
     assert ask(0, b"", 1) is Refusal.MEASUREMENT
