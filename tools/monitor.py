@@ -7,11 +7,12 @@ Each monitor stands alone, with its own crypto and no boot stage; BOOTED boards 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from boot import BuildError, run
 
 ROOT = Path(__file__).resolve().parent.parent
 WARN = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes", "-Wundef", "-Werror"]
@@ -50,18 +51,6 @@ BOOTED = {"hifive_unleashed": (0x80008000, 0x8000)}  # MONITOR_BASE and MONITOR_
 IN_BOOT_STAGE = {"sha256", "sha256_select", "sha256_armv8", "sha512", "keccak", "mldsa65", "ed25519_edge"}
 FLASHES = {t.flash for t in TARGETS.values()}
 CODE_BYTES, RAM_BYTES = 0x10000, 0x30000
-
-
-class BuildError(Exception):
-    """A compiler said no; the message is what it said."""
-
-
-def run(*words: str | Path) -> str:
-    """Run a program from the root; raises BuildError with what it printed."""
-    done = subprocess.run([str(w) for w in words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        raise BuildError(f"{' '.join(map(str, words))}\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def sources(t: Target, *, booted: bool = False) -> list[Path]:

@@ -9,13 +9,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import unleashed
 from agent_world import World
-from unleashed import Board, Device, short_dir, until
+from unleashed import Board, Device, until
 from validator_kit import MODEL
 
 from qsafp_embedded._tables import Event, Phase
@@ -29,12 +28,6 @@ RENEWALS = 3
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
     unleashed.build()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_dir() as path:
-        yield path
 
 
 def register(world: World, device: Device, log_id: bytes) -> None:

@@ -5,13 +5,12 @@ names what the hardware reported (HW-12, HW-15).  Run it by name: it takes some 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import unleashed
-from unleashed import Board, Device, short_dir, until
+from unleashed import Board, Device, until
 
 from qsafp_embedded._core import audit_verify
 from qsafp_embedded._tables import Event, Phase, Reason
@@ -46,12 +45,6 @@ ATTACKS: dict[int, tuple[str, set[int], set[int]]] = {
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
     unleashed.build()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_dir() as path:
-        yield path
 
 
 def fail_safe(client: GuardClient) -> bool:
@@ -109,20 +102,24 @@ def test_after_an_attack_the_lease_ends_on_time(number: int, folder: Path) -> No
     assert addresses <= {address for _, _, address in found}
 
 
-def test_an_old_approval_opens_nothing(folder: Path) -> None:
-    device = Device(duration_ms=4000)
-    with Board(device, folder) as board, board.client() as client:
+def open_with_an_old_approval(kind: type[Board], device: Device, folder: Path, address: int) -> None:
+    """A payload that was handed the last life's lease calls with it, and nothing opens; it gets the approval at ``address``."""
+    with kind(device, folder) as board, board.client() as client:
         token = board.lease(client)
         until(lambda: fail_safe(client))
         until(lambda: rolled_back(board, client))
     blob = folder / "old.bin"
     blob.write_bytes(len(token).to_bytes(4, "little") + token)
-    more = ("-device", f"loader,file={blob},addr=0x80800000,force-raw=on")
-    with Board(device, folder, attack=12, qemu=more) as board, board.client() as client:
-        until(lambda: client.status().contained)  # the latch outlived the reset: no hart has run
+    more = ("-device", f"loader,file={blob},addr={address:#x},force-raw=on")
+    with kind(device, folder, attack=12, qemu=more) as board, board.client() as client:
+        until(lambda: client.status().contained)  # the latch outlived the reset: no core has run
         assert board.orders()["started"] == 0
         board.lease(client)
         status = client.status()
         until(lambda: board.orders()["finished"])
         check_the_end(board, client, status.now_ns + status.remaining_ns)
         assert board.orders()["answers"] > 0
+
+
+def test_an_old_approval_opens_nothing(folder: Path) -> None:
+    open_with_an_old_approval(Board, Device(duration_ms=4000), folder, 0x80800000)

@@ -8,12 +8,11 @@ What the payload does to secure memory and secure devices is reported to the pay
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from check_attacks import ENDLESS, check_the_end, fail_safe, reports, rolled_back
-from unleashed import Device, build, short_dir, until
+from check_attacks import ENDLESS, check_the_end, open_with_an_old_approval, reports
+from unleashed import Device, build, until
 from virt_aarch64 import VirtAarch64
 
 from qsafp_embedded._tables import Phase
@@ -45,12 +44,6 @@ def _built() -> None:
     build(VirtAarch64.name)
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_dir() as path:
-        yield path
-
-
 def secure_words(board: VirtAarch64, address: int, count: int) -> list[int]:
     """Words of secure memory, as the first core sees them at EL3."""
     said = board.hmp(f"x /{count}xw {address:#x}")
@@ -72,19 +65,4 @@ def test_after_an_attack_the_lease_ends_on_time(number: int, folder: Path) -> No
 
 
 def test_an_old_approval_opens_nothing(folder: Path) -> None:
-    device = Device(duration_ms=6000)
-    with VirtAarch64(device, folder) as board, board.client() as client:
-        token = board.lease(client)
-        until(lambda: fail_safe(client))
-        until(lambda: rolled_back(board, client))
-    blob = folder / "old.bin"
-    blob.write_bytes(len(token).to_bytes(4, "little") + token)
-    more = ("-device", f"loader,file={blob},addr=0x40800000,force-raw=on")
-    with VirtAarch64(device, folder, attack=12, qemu=more) as board, board.client() as client:
-        until(lambda: client.status().contained)  # the latch outlived the reset: no core has run
-        assert board.orders()["started"] == 0
-        board.lease(client)
-        status = client.status()
-        until(lambda: board.orders()["finished"])
-        check_the_end(board, client, status.now_ns + status.remaining_ns)
-        assert board.orders()["answers"] > 0
+    open_with_an_old_approval(VirtAarch64, Device(duration_ms=6000), folder, 0x40800000)

@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import unleashed
-from unleashed import Board, Device, short_dir, until
+from unleashed import Board, Device, until
 
 pytestmark = pytest.mark.skipif(bool(unleashed.absent()), reason=f"not installed: {unleashed.absent()}")
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
     unleashed.build()
-    with short_dir() as path:
-        yield path
 
 
 def test_a_press_asks_for_a_renewal_until_one_is_begun(folder: Path) -> None:

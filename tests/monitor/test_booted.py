@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import boot_kit
 import pytest
 import unleashed
 from boot_kit import AT, Factory, slot_of
-from unleashed import Board, Device, short_dir, until
+from unleashed import Board, Device, until
 
 from qsafp_embedded import cose
 from qsafp_embedded._core import cbor_loads
@@ -35,12 +34,6 @@ pytestmark = pytest.mark.skipif(bool(boot_kit.absent()), reason=f"not installed:
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
     unleashed.build()
     return Factory(tmp_path_factory.mktemp("factory"), program=BOOTED.with_suffix(".bin").read_bytes())
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_dir() as path:
-        yield path
 
 
 class Booted(Board):

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from unleashed import Board, Device, build, short_dir, until
+from unleashed import Board, Device, build, until
 from virt_aarch64 import VirtAarch64
 
 from qsafp_embedded._core import audit_verify
@@ -25,12 +24,6 @@ def kind(request: pytest.FixtureRequest) -> type[Board]:
         pytest.skip(f"not installed: {missing}")
     build(found.name)
     return found
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_dir() as path:
-        yield path
 
 
 def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(kind: type[Board], folder: Path) -> None:
