@@ -45,7 +45,7 @@ ABI = 1
 RETRY_S = 0.02
 ANSWER_S = 0.5
 AGGREGATE_CALLS, AGGREGATE_S = 4096, 1.0
-DENIED_AT = -2  # the status answer ends with the indexes that said no, a u16
+DENIED_AT = 258  # in the status answer: a bit per validator that said no, u16
 
 CLASSES: dict[Status, type[LeaseRefused]] = {
     Status.UNINITIALIZED: LeaseUninitialized,
@@ -238,7 +238,7 @@ class Gate(GatePage):
 
     def _who(self) -> list[int]:
         try:
-            mask = int.from_bytes(self._ask(Opcode.STATUS)[DENIED_AT:], "little")
+            mask = int.from_bytes(self._ask(Opcode.STATUS)[DENIED_AT:][:2], "little")
         except (OSError, QsafpError):
             return []
         return [i for i in range(16) if mask >> i & 1]

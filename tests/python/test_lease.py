@@ -21,7 +21,7 @@ def test_a_lease_says_what_its_claims_say(vectors: Path) -> None:
     assert (lease.serial, lease.epoch, lease.duration_ms, lease.lab, lease.level) == (3, 1, 60_000, True, 1)
     assert lease.policy == Policy(10_000, 5_000, 0, 0)
     assert lease.failsafe is not None
-    assert lease.failsafe[0] == 17
+    assert lease.failsafe[0] == 18
     assert Lease.decode(read(vectors, "lease_ed25519.cbor")).failsafe is None
 
 
