@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from check_lines import TOOL, chip_of
+from check_lines import owned
 from machine import Machine, wait_for
 from outside import Lines
 
@@ -98,16 +98,12 @@ def test_the_line_is_low_outside_when_it_is_ended_in_a_blink(machine: Machine, l
 
 def test_a_line_that_is_held_is_refused_with_its_holder(machine: Machine, wiring: Board) -> None:
     line = wiring.lines[0]
-    pid = machine.spawn(f"{TOOL} drive {chip_of(machine, line)} {line.offset} /run/told", "/run/drive.log")
-    try:
-        machine.until("test -p /run/told", "the line is owned", pid=pid)
+    with owned(machine, line) as pid:
         wire = Wire(machine)
         wire.ended(1)
         said = machine.sh("cat /run/wire.log")
         assert f"line {line.offset} is held by" in said
         assert f"(pid {pid})" in said
-    finally:
-        machine.run("kill", str(pid))
 
 
 OPTIONS = """
