@@ -10,12 +10,12 @@ from qsafp_embedded.client import GuardClient, Status
 
 
 def next_lease(guard: GuardClient) -> tuple[int, Status]:
-    """The next lease, and what was left of the one before in ms."""
+    """The next lease, and what would be left of the one before now, in ms: between two looks it ran on."""
     before = now = guard.status()
     while now.serial == before.serial:
-        left, now = now.remaining_ns // 1_000_000, guard.status()
         time.sleep(0.02)
-    return left, now
+        last, now = now, guard.status()
+    return (last.remaining_ns - (now.now_ns - last.now_ns)) // 1_000_000, now
 
 
 def main() -> None:
