@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LEASE_RENEW, driven from outside, renews a lease before its half; released, it does not (HW-13)."""
+"""LEASE_RENEW, driven from outside, renews a lease well before its half; released, it does not (HW-13)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from qsafp_embedded.hardware.board import Board
 
 SCRIPT = (Path(__file__).parent / "guest/renew.py").read_bytes()
 LOG = "/run/renew.log"
+USUAL = 0.525  # an agent renews at the half, or up to 5 % of it sooner
 TRIES = 5  # on a host so slow that half of a lease passes between two commands
 
 
@@ -42,4 +43,4 @@ def test_a_press_renews_a_lease_that_is_not_half_over_and_its_release_does_not(
             break
     print(f"pressed: renewed with {pressed:.0%} of the lease left; released: with {released:.0%}")
     assert pressed > 0.55
-    assert released <= 0.5
+    assert released <= USUAL
