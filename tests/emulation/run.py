@@ -235,4 +235,8 @@ def run_all(names: list[str], skip: set[str], *, quick: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("boards: interrupted", file=sys.stderr)
+        sys.exit(130)
