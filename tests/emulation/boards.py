@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 __all__ = ["ARCHES", "BOARDS", "Arch", "Board"]
 
-HEAVY = ("check_watchdog_boots.py", "check_power.py", "check_pins_cost.py")
+# Checks that reset the board are among them: QEMU 7.2 now and then leaves a core stuck in the kernel's start after a reset.
+HEAVY = ("check_watchdog.py", "check_watchdog_boots.py", "check_power.py", "check_pins_cost.py")
 COMMON = ("check_boot.py", "check_lines.py", "check_edges.py", "check_lease.py", "check_hold.py")
 
 
@@ -111,7 +112,7 @@ BOARDS = {
             modules=VIRTIO,
             carried=("i6300esb", "tpm_vtpm_proxy", "9pnet_virtio", "9p"),
             trace=("pl061_set_output",),
-            checks=("check_wire.py", *COMMON, "check_memory.py", "check_contain.py", "check_watchdog.py", *HEAVY),
+            checks=("check_wire.py", *COMMON, "check_memory.py", "check_contain.py", *HEAVY),
             heavy=("check_wire.py", "check_contain.py", *HEAVY),
             watchdog="i6300esb",
             recorded=True,
