@@ -8,10 +8,15 @@
 /* Secure memory: code in the first 2 MB, which nothing writes once the image is there. */
 #define FLASH_BASE 0x00000000 /* parallel NOR, two 16-bit parts side by side, secure alone; the first instruction is here */
 #define FLASH_BYTES 0x04000000
-#define CODE_AT 0x0E000000
 #define CODE_AREA 0x200000
+#define BOOT_BASE 0x0E000000
+#define BOOT_BYTES 0x8000
+#define MONITOR_BASE 0x0E008000
+#define MONITOR_BYTES 0x8000
 #define SECURE_RAM 0x0E200000
 #define SECURE_RAM_BYTES 0xE00000
+#define MONITOR_RAM 0x0E200000
+#define MONITOR_RAM_BYTES 0x30000
 
 /* Stands for fuses: one sector of flash that a factory writes; copied at reset. */
 #define FUSES_FLASH 0x00040000

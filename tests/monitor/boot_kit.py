@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import boot as tool
+import firmware
 from unleashed import die_with_parent
 
 from qsafp_embedded._tables import Board, ImageKind
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 QEMU = "qemu-system-riscv64"
 LIMIT_S = 120.0  # on a host that is busy; the board itself takes a second
-AT = tool.places()
+TARGET = firmware.TARGETS["hifive_unleashed"]
+AT = TARGET.map
 FLASH_BYTES, OTP_BYTES = 0xC00000, 0x4000
 OTP_WORD = {ImageKind.MONITOR: 0x100, ImageKind.PAYLOAD: 0x108}
 LEASE_VALID, FAILSAFE = AT["PIN_LEASE_VALID"], AT["PIN_FAILSAFE"]
@@ -31,7 +33,7 @@ OUTPUT_EN, OUTPUT_VAL = 0x08, 0x0C
 
 def absent() -> str:
     """What this machine lacks to run the board, or nothing."""
-    return ", ".join(p for p in (QEMU, tool.CC) if not shutil.which(p))
+    return ", ".join(p for p in (QEMU, TARGET.cross + "gcc") if not shutil.which(p))
 
 
 def slot_of(kind: ImageKind, n: int) -> int:
@@ -41,11 +43,9 @@ def slot_of(kind: ImageKind, n: int) -> int:
 
 def build_handover(folder: Path) -> bytes:
     """The program that stands in the monitor's place and says what it was handed."""
-    elf, raw = folder / "handover.elf", folder / "handover.bin"
     sources = [HERE / "handover/start.S", HERE / "handover/handover.c", ROOT / "cext/monitor/mem.c"]
-    tool.run(tool.CC, *tool.FLAGS, *tool.WARN, *tool.includes(), *sources, *tool.LINK, "-T", HERE / "handover/handover.ld", "-o", elf)
-    tool.run(tool.CC.replace("gcc", "objcopy"), "-O", "binary", elf, raw)
-    return raw.read_bytes()
+    elf = TARGET.link(HERE / "handover/handover.ld", folder / "handover.elf", sources, None, *firmware.WARN)
+    return elf.with_suffix(".bin").read_bytes()
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Factory:
 
     def __post_init__(self) -> None:
         """Build all of it."""
-        self.elf = tool.build(self.key.hash, self.folder / "boot.elf")
+        self.elf = tool.build(TARGET, self.key.hash, self.folder / "boot.elf")
         self.program = self.program or build_handover(self.folder)
 
     def monitor(self, version: int = 1, **more: object) -> bytes:

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / p) for p in ("tests/monitor", "tests/python", "tests/emulation", "tools")]
 
+import firmware  # noqa: E402
 import monitor as tool  # noqa: E402
 import unleashed  # noqa: E402
 from unleashed import QEMU, Board, Device, short_dir, until  # noqa: E402
@@ -203,10 +204,10 @@ def of_the_image(isa: Isa) -> list[Figure]:
 
 def build_counter() -> Path:
     """The program that counts the instructions of the crypto."""
-    t = tool.TARGETS["hifive_unleashed"]
+    t = firmware.TARGETS["hifive_unleashed"]
     own = [*sorted((ROOT / "tests/monitor/crypto").glob("*.[cS]")), ROOT / "cext/monitor/mem.c", ROOT / "cext/monitor/boot/ed25519.c"]
     objects = tool.compile_all(t, [*own, *sorted((ROOT / "cext/src").glob("*.c"))], t.out / "counter")
-    return tool.link(t, "tests/monitor/crypto/count.ld", t.out / "counter.elf", objects, "-Wl,--gc-sections")
+    return t.link("tests/monitor/crypto/count.ld", t.out / "counter.elf", objects)
 
 
 def of_the_crypto(folder: Path) -> list[Figure]:
@@ -229,9 +230,9 @@ def of_the_crypto(folder: Path) -> list[Figure]:
 
 def offset_of(member: str) -> int:
     """Where a member of monitor_t lies, as the cross compiler says."""
-    t = tool.TARGETS["hifive_unleashed"]
+    t = firmware.TARGETS["hifive_unleashed"]
     source = f'#include "monitor.h"\nconst unsigned long at = __builtin_offsetof(monitor_t, {member});\n'
-    words = [t.cross + "gcc", *t.flags, *tool.FLAGS, "-std=c11", *tool.includes(t), "-x", "c", "-S", "-o", "-", "-"]
+    words = [*t.words, "-std=c11", "-x", "c", "-S", "-o", "-", "-"]
     done = subprocess.run(words, cwd=ROOT, input=source, capture_output=True, text=True, timeout=60, check=True)
     found = re.search(r"\.dword\s+(\d+)", done.stdout)
     assert found, done.stdout

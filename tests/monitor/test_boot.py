@@ -178,6 +178,6 @@ def test_a_monitor_that_faults_at_its_first_instruction_stops_with_failsafe(devi
 
 def test_the_boot_stage_keeps_its_size(device: Device) -> None:
     """Part of the 44 KB that boot stage and monitor share (spec: 47)."""
-    sections = boot_kit.tool.sections(device.factory.elf)
+    sections = boot_kit.TARGET.sections(device.factory.elf)
     assert sections == {".text": sections[".text"], ".boot_table": 264}
     assert sections[".text"] <= 19_600

@@ -9,8 +9,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import boot
 import boot_kit
+import firmware
 import pytest
 import unleashed
 from boot_kit import AT, Factory, slot_of
@@ -111,15 +111,17 @@ INSIDE = re.compile(r" (qsafp_sha256_k|qsafp_sha256_blocks|permute|ntt|fe_mul|b_
 def test_the_monitor_links_no_second_copy_of_what_the_boot_stage_exports(factory: Factory) -> None:
     exported = re.findall(r"\(\*(\w+)\)", (boot_kit.ROOT / "cext/monitor/boot_table.h").read_text())
     assert len(exported) == 15
-    nm = boot.run("riscv64-linux-gnu-nm", "-S", BOOTED)
+    nm = firmware.run("riscv64-linux-gnu-nm", "-S", BOOTED)
     sizes = {name: int(size, 16) for size, name in re.findall(r"^\w+ (\w+) [tT] (\w+)$", nm, re.M)}
     assert all(sizes.get(f"qsafp_{name}", 0) <= 16 for name in exported)  # a load and a jump, if it was not inlined
     assert not INSIDE.search(nm)
-    assert {"permute", "fe_mul"} <= set(INSIDE.findall(boot.run("riscv64-linux-gnu-nm", unleashed.OUT / "monitor.elf")))  # it would be seen
+    assert {"permute", "fe_mul"} <= set(
+        INSIDE.findall(firmware.run("riscv64-linux-gnu-nm", unleashed.OUT / "monitor.elf"))
+    )  # it would be seen
 
 
 def test_boot_stage_and_monitor_keep_their_budget(factory: Factory) -> None:
     """Spec 47 KB, ours 44, all sections that are loaded; RAM with stacks 112 KB."""
-    loaded = sum(boot.sections(factory.elf).values()) + boot.sections(BOOTED)[".text"]
+    loaded = sum(boot_kit.TARGET.sections(factory.elf).values()) + boot_kit.TARGET.sections(BOOTED)[".text"]
     assert loaded <= 44 * 1024
-    assert boot.sections(BOOTED)[".bss"] <= 112 * 1024
+    assert boot_kit.TARGET.sections(BOOTED)[".bss"] <= 112 * 1024

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import boot
+import firmware
 import pytest
 
 from qsafp_embedded._tables import Board, ImageKind
@@ -25,13 +26,13 @@ def test_flash_is_read_once_and_no_damage_boots(tmp_path: Path) -> None:
     for kind, base in ((ImageKind.MONITOR, 0x10008000), (ImageKind.PAYLOAD, 0x20400000)):
         fields = {"kind": kind, "board": Board.HIFIVE_UNLEASHED, "security_version": 1, "load": base}
         (tmp_path / kind.name).write_bytes(Image.sign(os.urandom(700), KEY, **fields).encode())
-    sources = [*sorted((boot.ROOT / "cext/monitor/boot").glob("*.c")), *(boot.ROOT / f"cext/src/{name}.c" for name in boot.CORE)]
+    sources = [*sorted((firmware.ROOT / "cext/monitor/boot").glob("*.c")), *(firmware.ROOT / f"cext/src/{name}.c" for name in boot.CORE)]
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-missing-prototypes"]
     exe = tmp_path / "host_boot"
-    host = [boot.ROOT / "tests/monitor/host_boot.c", tmp_path / "root.c"]
-    folders = [f for f in boot.includes() if f != "tools/freestanding"]  # this machine's own libc
+    host = [firmware.ROOT / "tests/monitor/host_boot.c", tmp_path / "root.c"]
+    folders = [f for f in firmware.TARGETS["hifive_unleashed"].includes if f != "tools/freestanding"]  # this machine's own libc
     folders.remove("-isystem")
-    boot.run("gcc", "-g", "-O1", *boot.WARN, *sanitizers, *folders, *host, *sources, "-Wl,--wrap=qsafp_image_verify", "-o", exe)
+    firmware.run("gcc", "-g", "-O1", *firmware.WARN, *sanitizers, *folders, *host, *sources, "-Wl,--wrap=qsafp_image_verify", "-o", exe)
     words = [exe, tmp_path / "MONITOR", tmp_path / "PAYLOAD", "1", str(ROUNDS)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     found = re.fullmatch(r"host_boot: (\d+) refused\n", done.stdout)

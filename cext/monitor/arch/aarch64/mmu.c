@@ -24,7 +24,7 @@ void mmu_tables(void)
     const uint64_t data = NORMAL | INNER | NEVER_RUN;
     map(FLASH_BASE, FLASH_BYTES, DEVICE | NEVER_RUN);
     map(DEVICES_BASE, DEVICES_BYTES, DEVICE | NEVER_RUN);
-    map(CODE_AT, CODE_AREA, NORMAL | INNER | READ_ONLY);
+    map(BOOT_BASE, CODE_AREA, NORMAL | INNER | READ_ONLY);
     map(SECURE_RAM, SECURE_RAM_BYTES, data);
     level1[0] = (uintptr_t)level2 | TABLE;
     level1[RAM_BASE >> 30] = RAM_BASE | data | NONSECURE | BLOCK | LEVEL_3 | SEEN;

@@ -34,7 +34,7 @@ void timer(void)
 
 void memory(void)
 {
-    static const uint64_t at[] = {CODE_AT, CODE_AT + 0x800, SECURE(0), SECURE(8), SECURE(0x9000), MONITOR_SECRETS, CHECKPOINT_BASE, ENTROPY_BASE, SET_BASE};
+    static const uint64_t at[] = {BOOT_BASE, BOOT_BASE + 0x800, SECURE(0), SECURE(8), SECURE(0x9000), MONITOR_SECRETS, CHECKPOINT_BASE, ENTROPY_BASE, SET_BASE};
     EACH(at, QSAFP_ARMED);
 }
 
@@ -91,7 +91,7 @@ static uint32_t copied(uint64_t to)
 
 void dma(void)
 {
-    static const uint64_t at[] = {CODE_AT, SECURE(0), SECURE(4), MONITOR_SECRETS, GPIO_BASE + (4u << PIN_LEASE_VALID), FLASH_BASE};
+    static const uint64_t at[] = {BOOT_BASE, SECURE(0), SECURE(4), MONITOR_SECRETS, GPIO_BASE + (4u << PIN_LEASE_VALID), FLASH_BASE};
     static volatile uint32_t mine;
     (void)copied((uintptr_t)&mine);
     orders->odd += mine != 0x554D4551u; /* "QEMU" */
@@ -101,7 +101,7 @@ void dma(void)
 
 void jump(void)
 {
-    static const uint64_t to[] = {CODE_AT, CODE_AT + 0x800, SECURE(0), FUSES_BASE, FLASH_BASE, GPIO_BASE};
+    static const uint64_t to[] = {BOOT_BASE, BOOT_BASE + 0x800, SECURE(0), FUSES_BASE, FLASH_BASE, GPIO_BASE};
     for (unsigned i = 0; i < sizeof to / sizeof *to; i++) {
         uint64_t before = trapped;
         ((void (*)(void))(uintptr_t)to[i])();
