@@ -3,7 +3,7 @@
 .DELETE_ON_ERROR:
 PY := .venv/bin/python
 EXT_IN := $(wildcard setup.py qsafp_embedded/*.pyx qsafp_embedded/*.pxd cext/include/*.h cext/src/*.[ch] board_ports/*/*.[ch])
-PYTESTS := $(wildcard tests/python tests/monitor) tests/rules
+PYTESTS := tests/python tests/rules
 
 BENCH := $(wildcard tests/bench/run.py)
 DEMO := $(wildcard examples/demo.py)
@@ -51,7 +51,7 @@ fuzz: setup ## fuzz the core until stopped, or SECONDS= in all
 mutants: setup ## change the core in a sample of places (FULL=1: all): which changes does no test notice?
 	$(PY) tools/mutants.py $(if $(FULL),--full)
 
-pytest: setup ## tests/python, tests/monitor and tests/rules
+pytest: setup ## tests/python and tests/rules
 	$(PY) -m pytest $(PYTESTS)
 
 scenarios: setup ## every scenario: real guard, agent and validators, attacked
@@ -61,22 +61,22 @@ boards: setup ## emulated Linux boards, real kernels, checked from outside (BOAR
 	tools/bootstrap.sh boards
 	$(PY) tests/emulation/run.py $(BOARD) $(if $(SKIP),skip=$(SKIP))
 
-emulate: setup ## the monitor below an OS on emulated bare boards: boot, leases, hostile payloads, figures
+emulate: setup ## emulated bare boards, the monitor below an OS, checked (BOARDS=a,b; SKIP=c); BOARD=a: that one alive here (LEAD=1)
 	tools/bootstrap.sh tests
-	$(PY) -m pytest tests/monitor tests/monitor/check_*.py
-	$(PY) tests/monitor/figures.py hifive_unleashed
+	$(PY) $(if $(BOARD),tests/monitor/live.py $(BOARD) $(if $(LEAD),--lead),tests/monitor/emulate.py $(BOARDS) $(if $(SKIP),skip=$(SKIP)))
 
 wheels: setup ## the wheel for aarch64, armv7l and riscv64, each imported under emulation
 	tools/bootstrap.sh wheels
 	$(PY) tests/emulation/try_wheels.py
 
-test: setup ## all of it: C tests, cross checks and budget, an emulated board, lint, Python tests, rules
+test: setup ## all of it: C tests, cross checks and budget, emulated boards, lint, Python tests, rules
 	$(PY) tools/tables.py --check
 	$(PY) tools/wiring.py --check
 	$(MAKE) --no-print-directory test-c
 	$(MAKE) --no-print-directory cross
 	$(PY) tools/check_c.py fuzz --seconds 60
 	$(PY) tests/emulation/run.py quick virt_aarch64_linux
+	$(MAKE) --no-print-directory emulate
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory pytest
 	@echo "make test: all passed"

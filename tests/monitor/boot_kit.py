@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -29,11 +28,6 @@ FLASH_BYTES, OTP_BYTES = 0xC00000, 0x4000
 OTP_WORD = {ImageKind.MONITOR: 0x100, ImageKind.PAYLOAD: 0x108}
 LEASE_VALID, FAILSAFE = AT["PIN_LEASE_VALID"], AT["PIN_FAILSAFE"]
 OUTPUT_EN, OUTPUT_VAL = 0x08, 0x0C
-
-
-def absent() -> str:
-    """What this machine lacks to run the board, or nothing."""
-    return ", ".join(p for p in (QEMU, TARGET.cross + "gcc") if not shutil.which(p))
 
 
 def slot_of(kind: ImageKind, n: int) -> int:

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import unleashed
 from agent_world import World
 from unleashed import Board, Device, until
 from validator_kit import MODEL
@@ -21,13 +20,8 @@ from qsafp_embedded._tables import Event, Phase
 from qsafp_embedded.cli.templates import device_toml
 from qsafp_embedded.keyfile import write_secret
 
-pytestmark = pytest.mark.skipif(bool(unleashed.absent()), reason=f"not installed: {unleashed.absent()}")
+pytestmark = pytest.mark.board(Board.name)
 RENEWALS = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    unleashed.build()
 
 
 def register(world: World, device: Device, log_id: bytes) -> None:

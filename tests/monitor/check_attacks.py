@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import unleashed
 from unleashed import Board, Device, until
 
 from qsafp_embedded._core import audit_verify
 from qsafp_embedded._tables import Event, Phase, Reason
 from qsafp_embedded.client import GuardClient
 
-pytestmark = pytest.mark.skipif(bool(unleashed.absent()), reason=f"not installed: {unleashed.absent()}")
+pytestmark = pytest.mark.board(Board.name)
 S = 1_000_000_000
 LATE_NS = 2 * S  # of an end of lease: the board's clock goes on while the host has no time for it
 ILLEGAL, LOAD, STORE, FETCH = 2, 5, 7, 1
@@ -40,11 +39,6 @@ ATTACKS: dict[int, tuple[str, set[int], set[int]]] = {
     15: ("faults without end", {STORE}, {0x1006000C}),
     16: ("shows itself an open gate", set(), set()),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    unleashed.build()
 
 
 def fail_safe(client: GuardClient) -> bool:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from check_attacks import ENDLESS, check_the_end, open_with_an_old_approval, reports
-from unleashed import Device, build, until
+from unleashed import Device, until
 from virt_aarch64 import VirtAarch64
 
 from qsafp_embedded._tables import Phase
 
-pytestmark = pytest.mark.skipif(bool(VirtAarch64.absent()), reason=f"not installed: {VirtAarch64.absent()}")
+pytestmark = pytest.mark.board(VirtAarch64.name)
 REGISTER = 0x18  # exception class: a register that EL3 keeps for itself
 PROTECTION, DMA = 6, 7
 ATTACKS = {
@@ -37,11 +37,6 @@ ATTACKS = {
     15: "faults without end",
     16: "shows itself an open gate",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    build(VirtAarch64.name)
 
 
 def secure_words(board: VirtAarch64, address: int, count: int) -> list[int]:

@@ -6,15 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import unleashed
 from unleashed import Board, Device, until
 
-pytestmark = pytest.mark.skipif(bool(unleashed.absent()), reason=f"not installed: {unleashed.absent()}")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    unleashed.build()
+pytestmark = pytest.mark.board(Board.name)
 
 
 def test_a_press_asks_for_a_renewal_until_one_is_begun(folder: Path) -> None:

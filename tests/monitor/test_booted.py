@@ -27,12 +27,11 @@ from qsafp_embedded.validator.decide import State, Terms, decide, parse
 MONITOR, PAYLOAD = ImageKind.MONITOR, ImageKind.PAYLOAD
 BOOTED = unleashed.OUT / "booted.elf"
 
-pytestmark = pytest.mark.skipif(bool(boot_kit.absent()), reason=f"not installed: {boot_kit.absent()}")
+pytestmark = pytest.mark.board(unleashed.Board.name)
 
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
-    unleashed.build()
     return Factory(tmp_path_factory.mktemp("factory"), program=BOOTED.with_suffix(".bin").read_bytes())
 
 

@@ -43,11 +43,6 @@ ORDER = struct.Struct("<II7Q")
 GUEST_LIMIT_S = 60.0  # on a host that is busy; the board itself takes a second
 
 
-def absent() -> str:
-    """What this machine lacks to run the HiFive Unleashed, or nothing."""
-    return Board.absent()
-
-
 def build(name: str = "hifive_unleashed") -> None:
     """Build monitor and payload of a board; fails with what the compiler said."""
     done = subprocess.run([sys.executable, "tools/monitor.py", name], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -129,7 +124,7 @@ class Board:
         self._qemu = qemu
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = b""
-        self.log = folder / "qemu.log"
+        self.log, self.heard_log = folder / "qemu.log", folder / "line.log"
 
     def _blob(self, name: str, data: bytes, address: int) -> list[str]:
         (self.folder / name).write_bytes(data)
@@ -144,8 +139,12 @@ class Board:
         words += self._blob("fuses.bin", self.device.fuses(), FUSES) + self._blob("entropy.bin", self._entropy, ENTROPY)
         words += self._blob("set.cbor", self.device.document, SET) + self._blob("payload.bin", (OUT / "payload.bin").read_bytes(), PAYLOAD)
         words += self._blob("orders.bin", ORDER.pack(self.attack, *(8 * [0])), ORDERS)
-        words += ["-serial", "pty", *self._channels()]
+        words += [*self._line(), *self._channels()]
         return [*words, *self._qemu]
+
+    def _line(self) -> list[str]:
+        """A serial port whose other end a client may open; what the board said is kept."""
+        return ["-chardev", f"pty,id=line,logfile={self.heard_log}", "-serial", "chardev:line"]
 
     def _channels(self) -> list[str]:
         """What looks at the board from outside."""
@@ -164,8 +163,8 @@ class Board:
             assert found, said
             self.line = Path(found[1])
             self._fd = os.open(self.line, os.O_RDWR | os.O_NOCTTY)  # what is said before a client comes is not an error
-            self.qmp = Qmp(Lines(self.folder / "qmp", self._gone))
-            self._edges = Edges(Lines(self.folder / "qtest", self._gone), self.pin_device())
+            self.qmp = Qmp(Lines(self.folder / "qmp", self.gone))
+            self._edges = Edges(Lines(self.folder / "qtest", self.gone), self.pin_device())
             self.qmp.call("cont")  # no edge comes before somebody looks
         except BaseException:
             self.__exit__()
@@ -182,7 +181,8 @@ class Board:
         with contextlib.suppress(AttributeError, OSError):
             os.close(self._fd)
 
-    def _gone(self) -> str:
+    def gone(self) -> str:
+        """Why nothing can come any more, or nothing."""
         assert self._process is not None
         return "" if self._process.poll() is None else "QEMU ended"
 
@@ -275,9 +275,14 @@ class Board:
         done = subprocess.run([f"{self.cross}nm", str(self.out / "payload.elf")], capture_output=True, text=True, timeout=60, check=True)
         return int(next(row for row in done.stdout.splitlines() if row.endswith(" region")).split()[0], 16)
 
+    def edges(self) -> list[tuple[str, int]]:
+        """Every edge of a pin so far, as the board drove it outside: name, level."""
+        names = {line: name for name, line in self.pin_numbers.items()}
+        return [(names[line], level) for line, level in self._edges.seen() if line in names]
+
     def pins(self, name: str) -> list[int]:
         """The levels that a pin was driven to, outside, in order."""
-        return [level for line, level in self._edges.seen() if line == self.pin_numbers[name]]
+        return [level for pin, level in self.edges() if pin == name]
 
     def renew_line(self, level: int) -> None:
         """Move LEASE_RENEW."""

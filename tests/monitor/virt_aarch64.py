@@ -39,7 +39,7 @@ class VirtAarch64(Board):
         words += ["-drive", f"if=pflash,unit=0,format=raw,file={self.folder / 'flash.bin'}"]
         words += self._blob("payload.bin", (self.out / "payload.bin").read_bytes(), PAYLOAD)
         words += self._blob("orders.bin", ORDER.pack(self.attack, *(8 * [0])), ORDERS)
-        words += ["-serial", "null", "-serial", "pty", *self._channels()]
+        words += ["-serial", "null", *self._line(), *self._channels()]
         return [*words, *self._qemu]
 
     def pin_device(self) -> str:
