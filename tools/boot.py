@@ -21,7 +21,7 @@ def sources(t: Target) -> list[Path]:
     """What a boot stage is made of, beside the root key's hash."""
     core = [ROOT / f"cext/src/{name}.c" for name in CORE]
     boot = sorted((ROOT / "cext/monitor/boot").glob("*.c"))
-    return [t.port / "boot_start.S", t.port / "boot_board.c", *boot, *core]
+    return [t.port("boot_start.S"), t.port("boot_board.c"), *boot, *core]
 
 
 def build(t: Target, root: bytes, elf: Path) -> Path:
@@ -33,7 +33,7 @@ def build(t: Target, root: bytes, elf: Path) -> Path:
         key.write_text(f'#include "boot.h"\n\nconst uint8_t boot_root[32] = {{{", ".join(map(str, root))}}};\n')
         mem = Path(folder) / "mem.o"  # by itself: calls to it appear only after all else was optimised together
         run(*t.words, *WARN, "-c", ROOT / "cext/monitor/mem.c", "-o", mem)
-        return t.link(t.port / "boot.ld", elf, [*sources(t), key, mem], symbols, "-flto", *WARN)
+        return t.link(t.port("boot.ld"), elf, [*sources(t), key, mem], symbols, "-flto", *WARN)
 
 
 def main(argv: list[str]) -> int:

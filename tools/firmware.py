@@ -31,13 +31,16 @@ def run(*words: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """A board: its architecture, its compiler, and the file that drives its flash.  Where things lie is in its map.h."""
+    """A board: its architecture, its compiler, the file that drives its flash.  Where things lie is in its map.h."""
 
     board: str
     arch: str
     cross: str
     flags: tuple[str, ...]
     flash: str
+    family: str = ""  # folder of what architectures share
+    machine: str = ""  # folder of what boards share
+    library: tuple[str, ...] = ()  # what the compiler calls for what the processor lacks
 
     @property
     def out(self) -> Path:
@@ -45,19 +48,29 @@ class Target:
         return ROOT / "build/monitor" / self.board
 
     @property
-    def port(self) -> Path:
-        """The board's own files."""
-        return ROOT / "board_ports" / self.board
+    def archs(self) -> list[str]:
+        """Folders of the architecture."""
+        return [name for name in (self.arch, self.family) if name]
+
+    @property
+    def ports(self) -> list[Path]:
+        """Folders of the board's files, its own first."""
+        return [ROOT / "board_ports" / name for name in (self.board, self.machine) if name]
+
+    def port(self, name: str) -> Path:
+        """A file of the board."""
+        return next((p / name for p in self.ports if (p / name).exists()), self.ports[0] / name)
 
     @property
     def boots(self) -> bool:
         """Whether there is a boot stage for it."""
-        return (self.port / "boot_board.c").exists()
+        return self.port("boot_start.S").exists()
 
     @property
     def map(self) -> dict[str, int]:
-        """The numbers of the board's map.h."""
-        found = re.findall(r"^#define (\w+) (0x[0-9A-F]+|\d+)\b", (self.port / "map.h").read_text(), re.M)
+        """The numbers of the board's map.h and of what it shares."""
+        texts = [path.read_text() for name in ("map.h", "virt.h") if (path := self.port(name)).exists()]
+        found = re.findall(r"^#define (\w+) (0x[0-9A-F]+|\d+)\b", "".join(texts), re.M)
         return {name: int(value, 0) for name, value in found}
 
     @property
@@ -68,8 +81,8 @@ class Target:
             "cext/src",
             "cext/monitor",
             "cext/monitor/boot",
-            f"cext/monitor/arch/{self.arch}",
-            f"board_ports/{self.board}",
+            *(f"cext/monitor/arch/{arch}" for arch in self.archs),
+            *self.ports,
         ]
         return [*(f"-I{f}" for f in ours), "-isystem", "tools/freestanding", "-isystem", str(monocypher.fetch())]
 
@@ -81,7 +94,7 @@ class Target:
     def link(self, script: str | Path, elf: Path, objects: list[Path], symbols: dict[str, int] | None = None, *more: str) -> Path:
         """An ELF file, and beside it its bytes alone."""
         places = [f"-Wl,--defsym={name}={value:#x}" for name, value in (symbols or {}).items()]
-        run(*self.words, *more, *objects, *LINK, *places, "-T", script, "-o", elf)
+        run(*self.words, *more, *objects, *LINK, *places, "-T", script, *self.library, "-o", elf)
         run(self.cross + "objcopy", "-O", "binary", elf, elf.with_suffix(".bin"))
         return elf
 
@@ -97,6 +110,6 @@ TARGETS = {
     t.board: t
     for t in (
         Target("hifive_unleashed", "riscv64", "riscv64-linux-gnu-", RV64, "nor"),
-        Target("virt_aarch64", "aarch64", "aarch64-linux-gnu-", A64, "cfi"),
+        Target("virt_aarch64", "aarch64", "aarch64-linux-gnu-", A64, "cfi", "arm", "virt_arm"),
     )
 }

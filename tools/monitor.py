@@ -23,17 +23,18 @@ def sources(t: Target, *, booted: bool = False) -> list[Path]:
     core = [p for p in sorted((ROOT / "cext/src").glob("*.c")) if not booted or p.stem not in IN_BOOT_STAGE]
     others = {"boot_none" if booted else "boot_calls", *FLASHES - {t.flash}}
     own = sorted(p for p in (ROOT / "cext/monitor").glob("*.c") if p.stem not in others)
-    arch = sorted((ROOT / "cext/monitor/arch" / t.arch).glob("*.[cS]"))
+    arch = sorted(p for a in t.archs for p in (ROOT / "cext/monitor/arch" / a).glob("*.[cS]"))
     curve = [] if booted else [ROOT / "cext/monitor/boot/ed25519.c"]
-    return [*arch, *core, *own, t.port / "monitor_board.c", *curve]
+    return [*arch, *core, *own, t.port("monitor_board.c"), *curve]
 
 
 def compile_all(t: Target, files: list[Path], folder: Path, *flags: str) -> list[Path]:
     """Objects of the files, made anew where something is younger."""
     folder.mkdir(parents=True, exist_ok=True)
-    newest = max(p.stat().st_mtime for d in ("cext", t.port, "tests/monitor", "tools") for p in (ROOT / d).rglob("*.[hp]*"))
+    folders = [*t.ports, *(ROOT / name for name in ("cext", "tests/monitor", "tools"))]
+    newest = max(p.stat().st_mtime for f in folders for p in f.rglob("*.[hp]*"))
     objects = []
-    tests = ["-Itests/monitor/payload", f"-Itests/monitor/payload/{t.arch}"]
+    tests = [f"-Itests/monitor/payload/{folder}" for folder in ("", *t.archs)]
     for src in files:
         obj = folder / f"{src.parent.name}-{src.stem}.o"
         if not obj.exists() or obj.stat().st_mtime < max(newest, src.stat().st_mtime):
@@ -56,14 +57,15 @@ def build_monitor(t: Target, *, booted: bool = False) -> Path:
     if not booted:
         base, size = at["BOOT_BASE"], at["BOOT_BYTES"] + size
     places = {"CODE_BASE": base, "CODE_BYTES": size, "RAM_AT": at["MONITOR_RAM"], "RAM_SIZE": at["MONITOR_RAM_BYTES"]}
-    return t.link(t.port / "monitor.ld", t.out / ("booted.elf" if booted else "monitor.elf"), objects, places)
+    return t.link(t.port("monitor.ld"), t.out / ("booted.elf" if booted else "monitor.elf"), objects, places)
 
 
 def build_payload(t: Target) -> Path:
     """The payload of the tests, as the bytes that lie at PAYLOAD_BASE."""
     common = ROOT / "tests/monitor/payload"
-    files = [*sorted(common.glob("*.c")), *sorted((common / t.arch).glob("*.[cS]")), ROOT / "cext/monitor/mem.c"]
-    return t.link(common / t.arch / "payload.ld", t.out / "payload.elf", compile_all(t, files, t.out / "payload"))
+    folders = [common / arch for arch in t.archs]
+    files = [*sorted(p for f in (common, *folders) for p in f.glob("*.[cS]")), ROOT / "cext/monitor/mem.c"]
+    return t.link(folders[-1] / "payload.ld", t.out / "payload.elf", compile_all(t, files, t.out / "payload"))
 
 
 def main(argv: list[str]) -> int:

@@ -31,7 +31,7 @@ static result_t post(core_t *c, uint32_t call)
 }
 
 /* arg: frame, its length, room for the answer, its length. */
-result_t call_frame(core_t *c, const uint64_t arg[4])
+result_t call_frame(core_t *c, const uintptr_t arg[4])
 {
     if (arg[1] > FRAME_BYTES || arg[3] < 5 + QSAFP_FRAME_MAX + 2)
         return (result_t){CALL_BAD_ARGUMENT, 0};
@@ -44,7 +44,7 @@ result_t call_frame(core_t *c, const uint64_t arg[4])
     return r;
 }
 
-result_t call_checkpoint(core_t *c, uint64_t base, uint64_t bytes)
+result_t call_checkpoint(core_t *c, uintptr_t base, uintptr_t bytes)
 {
     if (base < PAYLOAD_RAM || base >= RAM_END || !bytes || bytes > CHECKPOINT_BYTES || bytes > RAM_END - base)
         return (result_t){CALL_BAD_ARGUMENT, 0};

@@ -11,7 +11,7 @@ enum { LIMIT_NS = 1000000000, PAGE_WORDS = NOR_PAGE / WORD };
 
 static volatile uint32_t *word(uint32_t off)
 {
-    uint64_t at = FLASH_BASE + (uint64_t)(off / NOR_SECTOR) * FLASH_BLOCK + off % NOR_SECTOR / WORD * WORD;
+    uintptr_t at = FLASH_BASE + (uintptr_t)(off / NOR_SECTOR) * FLASH_BLOCK + off % NOR_SECTOR / WORD * WORD;
     __asm__("" : "+r"(at)); /* a flash at address 0 is not no object */
     return (volatile uint32_t *)at;
 }

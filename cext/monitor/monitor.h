@@ -28,9 +28,9 @@ typedef enum { CORE_ABSENT, CORE_RUNS, CORE_PARKED } core_state_t;
 /* One core of the payload.  It alone writes `call`, `arg`, `put`, `state`; the monitor's core clears `call` and writes the rest. */
 typedef struct {
     uint32_t state, call, put, told, lost, restarts;
-    uint64_t arg[2], parked_ns;
-    int64_t err;
-    uint64_t value;
+    uint64_t parked_ns;
+    uintptr_t arg[2], value;
+    intptr_t err;
     report_t report[REPORTS];
     uint8_t frame[FRAME_BYTES];
 } core_t;
@@ -47,7 +47,7 @@ typedef struct {
 #define FUSES_MAGIC 0x31534651u /* "QFS1" */
 
 /* A copy that the payload cannot reach. */
-typedef struct { uint64_t base, bytes; uint8_t hash[32]; bool taken; } checkpoint_t;
+typedef struct { uintptr_t base, bytes; uint8_t hash[32]; bool taken; } checkpoint_t;
 
 typedef struct {
     qsafp_t q;
@@ -107,9 +107,9 @@ int fuses_read(void);
 bool nor_ready(void);
 
 /* calls.c: on the core that called */
-typedef struct { int64_t err; uint64_t value; } result_t;
-result_t call_frame(core_t *c, const uint64_t arg[4]);
-result_t call_checkpoint(core_t *c, uint64_t base, uint64_t bytes);
+typedef struct { intptr_t err; uintptr_t value; } result_t; /* registers */
+result_t call_frame(core_t *c, const uintptr_t arg[4]);
+result_t call_checkpoint(core_t *c, uintptr_t base, uintptr_t bytes);
 qsafp_status_t call_validate(void);
 void report(core_t *c, const report_t *what);
 /* calls.c: on the monitor's core */
@@ -141,8 +141,8 @@ void arch_yield(void);                   /* in a payload's wait: lets the monito
 void arch_wait_line(void);               /* as above, and for a byte on the line; leaves the timer on */
 void arch_start(void);                   /* the monitor's core: protection, timer on */
 /* Under the rights of the payload that called: 0, or not 0 at a fault. */
-int arch_copy_in(void *to, uint64_t from, size_t n);
-int arch_copy_out(uint64_t to, const void *from, size_t n);
+int arch_copy_in(void *to, uintptr_t from, size_t n);
+int arch_copy_out(uintptr_t to, const void *from, size_t n);
 
 /* ---- what the board brings (board_ports/) ---- */
 

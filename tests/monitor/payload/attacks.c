@@ -18,7 +18,7 @@ static uint8_t answer[1031];
 uint64_t reads(uint64_t at)
 {
     uint64_t before = trapped;
-    uint32_t v = *(volatile uint32_t *)at;
+    uint32_t v = *(volatile uint32_t *)(uintptr_t)at;
     __asm__ volatile("" : : "r"(v));
     return trapped == before;
 }
@@ -26,7 +26,7 @@ uint64_t reads(uint64_t at)
 uint64_t writes(uint64_t at, uint32_t v)
 {
     uint64_t before = trapped;
-    *(volatile uint32_t *)at = v;
+    *(volatile uint32_t *)(uintptr_t)at = v;
     return trapped == before;
 }
 

@@ -8,14 +8,14 @@ volatile uint64_t trapped, last_cause;
 _Alignas(4096) volatile uint8_t region[4096];
 static volatile uint32_t warm;
 
-void payload_main(uint64_t hart, uint64_t again);
+void payload_main(uintptr_t hart, uintptr_t again);
 
 /* The fast check: the gate page and the clock, wherever this payload may read them. */
 __attribute__((noinline)) bool gate_open(void)
 {
-    const qsafp_gate_page_t *page = (const qsafp_gate_page_t *)GATE_PAGE;
+    const volatile qsafp_gate_page_t *page = (const volatile qsafp_gate_page_t *)GATE_PAGE;
     uint32_t armed = __atomic_load_n(&page->armed, __ATOMIC_ACQUIRE);
-    return qsafp_gate_open(armed, page->deadline, page->window, clock_now());
+    return armed == QSAFP_ARMED && qsafp_gate_open(armed, page->deadline, page->window, clock_now());
 }
 
 static uint16_t crc16(const uint8_t *p, size_t n)
@@ -52,7 +52,7 @@ void work(void)
     }
 }
 
-void payload_main(uint64_t hart, uint64_t again)
+void payload_main(uintptr_t hart, uintptr_t again)
 {
     __atomic_fetch_add(&orders->started, hart == 1 ? 1 : 1ull << 32, __ATOMIC_SEQ_CST);
     if (hart != 1)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Traps, and a core's way into the payload and back (HW-4, HW-15). */
 #include "cpu.h"
-#include "monitor.h"
 #include "sysreg.h"
 
 /* As start.S lays it out. */
@@ -10,11 +9,6 @@ _Static_assert(sizeof(frame_t) == 176, "start.S knows the frame");
 
 enum { FIQ = 1, MODE_EL3 = 13 };
 enum { EC_SMC = 0x17, EC_FETCH = 0x20, EC_DATA = 0x24, EC_SERROR = 0x2F };
-/* SMCCC: the version, and ours among the OEM's: fast, 64 bits. */
-#define SMC_VERSION 0x80000000u
-#define SMC_OURS(n) (0xC3000000u + (n))
-#define VERSION_1_1 0x10001
-
 /* Registers of EL3 that rule the levels below. */
 #define SCR (1u << 10 | 1u << 9 | 1u << 4 | 0x30u | 1u << 3 | 1u << 2 | 1u) /* AArch64, fetches secure code only, EA and FIQ come here, non-secure */
 #define MDCR (1u << 16 | 2u << 14 | 1u << 10 | 1u << 9 | 1u << 6)           /* debug and counters of the payload trap here, none in EL3 */
@@ -23,22 +17,6 @@ extern const char vectors[];
 void core_enter(frame_t *f) __attribute__((noreturn));
 void core_main(uint64_t core) __attribute__((noreturn));
 void trap(frame_t *f, uint64_t kind);
-
-static result_t call(core_t *c, const uint64_t x[8])
-{
-    switch ((uint32_t)x[0]) {
-    case SMC_VERSION:
-        return (result_t){VERSION_1_1, x[1]};
-    case SMC_OURS(0):
-        return (result_t){CALL_OK, call_validate()};
-    case SMC_OURS(1):
-        return call_frame(c, x + 1);
-    case SMC_OURS(2):
-        return call_checkpoint(c, x[1], x[2]);
-    default:
-        return (result_t){-1, x[1]};
-    }
-}
 
 /* The payload's own handler hears of it too: an abort as it was, anything else as an instruction that it does not have. */
 static void reflect(frame_t *f, uint64_t cause, uint64_t address)
@@ -76,14 +54,14 @@ static void caught(core_t *c, frame_t *f, uint64_t cause)
 
 static void asked(core_t *c, frame_t *f)
 {
-    result_t r = call(c, f->x);
+    result_t r = smc(c, (uint32_t)f->x[0], f->x + 1);
     f->x[0] = (uint64_t)r.err;
     f->x[1] = r.value;
 }
 
 static void from_payload(frame_t *f, uint64_t kind)
 {
-    core_t *c = &m.core[(SYS_READ(mpidr_el1) & 0xFF) + 1];
+    core_t *c = &m.core[core_here() + 1];
     if (kind == FIQ && !m.contain) {
         arch_yield();
     } else if (kind != FIQ) {
@@ -113,7 +91,7 @@ void core_start(void)
     SYS_WRITE(scr_el3, SCR);
     SYS_WRITE(mdcr_el3, MDCR);
     SYS_WRITE(cptr_el3, 0);
-    mmu_on();
+    mmu_start();
 }
 
 void core_main(uint64_t core)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A call of the monitor: a fast SMC among the OEM's; and what the payload does with its own timer and interrupts. */
-#include "os.h"
+/* A call of the monitor: a fast SMC among the OEM's, and the payload's own timer. */
+#include "reach.h"
 
 asked_t ask(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
@@ -10,13 +10,7 @@ asked_t ask(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
     return (asked_t){(int64_t)x0, x1};
 }
 
-enum { MY_TIMER = 27, MS = 62500 };
-
-void idle(void)
+void sleep_for(uint32_t ticks)
 {
-    *(volatile uint32_t *)GICD_BASE = 1;
-    *(volatile uint32_t *)(GICD_BASE + 0x100) = 1u << MY_TIMER;
-    *(volatile uint32_t *)(GICC_BASE + 4) = 0xFF;
-    *(volatile uint32_t *)GICC_BASE = 1;
-    __asm__ volatile("msr cntv_tval_el0, %0; msr cntv_ctl_el0, %1; isb; wfi" : : "r"((uint64_t)MS), "r"(1ull) : "memory");
+    __asm__ volatile("msr cntv_tval_el0, %0; msr cntv_ctl_el0, %1; isb; wfi" : : "r"((uint64_t)ticks), "r"(1ull) : "memory");
 }

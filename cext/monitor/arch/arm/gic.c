@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Secure timer, secure interrupts (GICv2, group 0, taken as FIQ), and who has the first core (HW-4).
  *
- * The first core has two contexts: the monitor's loop, and the payload's core 1 with what EL3 does for it.  The loop gives the core away
+ * The first core has two contexts: the monitor's loop, and the payload's core 1 with what the monitor does for it.  The loop gives the core away
  * when it has nothing to do, and gets it back at each secure interrupt.  While the loop runs, the timer alone gets through. */
 #include "cpu.h"
-#include "monitor.h"
 #include "sysreg.h"
 
 enum { CTLR = 0x000, TYPER = 0x004, GROUP = 0x080, ENABLE = 0x100, PRIORITY = 0x400, TARGET = 0x800, SGI = 0xF00 };
@@ -13,45 +12,17 @@ enum { FIQ_ENABLED = 8, GROUP0 = 1 };
 /* Lower is more urgent; the payload's own are 0x80 and above whatever it writes. */
 enum { URGENT = 0x00, PLAIN = 0x20, PAYLOADS = 0xA0, ONLY_URGENT = 0x10, ALL_OURS = 0x80 };
 
-static struct { uint64_t monitor, payload; bool given; uint32_t mask; } first; /* stack pointers; the payload has it; its mask */
-extern uint64_t first_context[12]; /* on top of the stack of core 1 */
-void context_switch(uint64_t *from, uint64_t to);
+static struct { uintptr_t monitor, payload; bool given; uint32_t mask; } first; /* stack pointers; the payload has it; its mask */
+extern uintptr_t first_context[12]; /* on top of the stack of core 1 */
+void context_switch(uintptr_t *from, uintptr_t to);
 void core_begin(void);
 
-static volatile uint32_t *at(uint64_t base, uint32_t off) { return (volatile uint32_t *)(base + off); }
-static volatile uint8_t *byte_at(uint64_t base, uint32_t off) { return (volatile uint8_t *)(base + off); }
-static unsigned core_here(void) { return SYS_READ(mpidr_el1) & 0xFF; }
+static volatile uint32_t *at(uintptr_t base, uint32_t off) { return (volatile uint32_t *)(base + off); }
+static volatile uint8_t *byte_at(uintptr_t base, uint32_t off) { return (volatile uint8_t *)(base + off); }
 static unsigned core_of(unsigned core) { return core ? core - 1 : 0; }
 static bool given(void) { return !core_here() && first.given; }
 
-/* ---- clock ---- */
-
-uint64_t arch_ticks(void)
-{
-    ISB();
-    return SYS_READ(cntpct_el0);
-}
-
-void arch_alarm(uint64_t ticks)
-{
-    SYS_WRITE(cntps_cval_el1, ticks);
-    ISB();
-}
-
 /* ---- interrupts ---- */
-
-bool arch_lock(void)
-{
-    uint64_t was = SYS_READ(daif);
-    __asm__ volatile("msr daifset, #1" : : : "memory");
-    return !(was & SPSR_F);
-}
-
-void arch_unlock(bool was)
-{
-    if (was)
-        __asm__ volatile("msr daifclr, #1" : : : "memory");
-}
 
 static void ours(unsigned id, uint8_t priority)
 {
@@ -176,8 +147,6 @@ void arch_start(void)
     core_start();
     gic_start();
     *at(GICC_BASE, PMR) = ONLY_URGENT;
-    SYS_WRITE(cntfrq_el0, 1000000000u / NS_PER_TICK);
-    arch_alarm(UINT64_MAX);
-    SYS_WRITE(cntps_ctl_el1, 1);
-    __asm__ volatile("msr daifclr, #1" : : : "memory");
+    alarm_start();
+    arch_unlock(true);
 }

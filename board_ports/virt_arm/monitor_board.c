@@ -7,7 +7,7 @@ enum { DR = 0x00, FR = 0x18, IBRD = 0x24, FBRD = 0x28, LCR_H = 0x2C, CR = 0x30, 
 enum { RX_EMPTY = 0x10, TX_FULL = 0x20, FIFO_8BIT = 0x70, ON = 0x301, RX_IRQS = 0x50, EMPTY_LIMIT = 1000000 };
 enum { DIRECTION = 0x400 };
 
-static volatile uint32_t *at(uint64_t base, uint32_t off) { return (volatile uint32_t *)(base + off); }
+static volatile uint32_t *at(uintptr_t base, uint32_t off) { return (volatile uint32_t *)(base + off); }
 
 /* ---- pins: the address says which bits a write changes ---- */
 

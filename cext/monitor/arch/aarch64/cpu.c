@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clock, mask, addresses: what EL3 does by its own registers (HW-4, HW-15). */
+#include "cpu.h"
+#include "sysreg.h"
+
+unsigned core_here(void) { return SYS_READ(mpidr_el1) & 0xFF; }
+
+uint64_t arch_ticks(void)
+{
+    ISB();
+    return SYS_READ(cntpct_el0);
+}
+
+void arch_alarm(uint64_t ticks)
+{
+    SYS_WRITE(cntps_cval_el1, ticks);
+    ISB();
+}
+
+void alarm_start(void)
+{
+    SYS_WRITE(cntfrq_el0, 1000000000u / NS_PER_TICK);
+    arch_alarm(UINT64_MAX);
+    SYS_WRITE(cntps_ctl_el1, 1);
+}
+
+bool arch_lock(void)
+{
+    uint64_t was = SYS_READ(daif);
+    __asm__ volatile("msr daifset, #1" : : : "memory");
+    return !(was & SPSR_F);
+}
+
+void arch_unlock(bool was)
+{
+    if (was)
+        __asm__ volatile("msr daifclr, #1" : : : "memory");
+}
+
+void mmu_on(uint64_t *tables)
+{
+    SYS_WRITE(s3_1_c15_c2_1, SYS_READ(s3_1_c15_c2_1) | 1u << 6); /* Cortex-A53: coherent with the other cores before the caches are on */
+    SYS_WRITE(mair_el3, MEMORY_TYPES);
+    SYS_WRITE(tcr_el3, 1u << 31 | 1u << 23 | 3u << 12 | 1u << 10 | 1u << 8 | 32); /* 4 GB */
+    SYS_WRITE(ttbr0_el3, (uintptr_t)tables);
+    __asm__ volatile("dsb sy; tlbi alle3; dsb sy; isb" : : : "memory");
+    SYS_WRITE(sctlr_el3, 0x30C50830u | 1u << 19 | 1u << 12 | 1u << 3 | 1u << 2 | 1u); /* nothing that is written is run */
+    ISB();
+}
+
+uint64_t place_of(uintptr_t at, bool write)
+{
+    uint64_t kept = SYS_READ(par_el1);
+    if (write)
+        __asm__ volatile("at s1e1w, %0" : : "r"(at) : "memory");
+    else
+        __asm__ volatile("at s1e1r, %0" : : "r"(at) : "memory");
+    ISB();
+    uint64_t par = SYS_READ(par_el1);
+    SYS_WRITE(par_el1, kept);
+    return par & 1 ? 0 : (par & 0xFFFFFFFFF000u) | (at & 0xFFF);
+}
