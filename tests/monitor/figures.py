@@ -22,6 +22,7 @@ import monitor as tool  # noqa: E402
 import unleashed  # noqa: E402
 from unleashed import QEMU, Board, Device, short_dir, until  # noqa: E402
 from virt_aarch64 import VirtAarch64  # noqa: E402
+from virt_armv7 import VirtArmv7  # noqa: E402
 
 from qsafp_embedded._tables import Phase  # noqa: E402
 from qsafp_embedded.keys import Ed25519Key, MLDSA65Key  # noqa: E402
@@ -73,7 +74,8 @@ class Isa:
 
 RV64 = Isa(Board, ("trap_vector", (0,)), (1, 2), r"(?:c\.)?s[wd]\s+\w+,-?\d+\((?!sp)")
 A64 = Isa(VirtAarch64, ("vectors", (0x300, 0x400, 0x500)), (0, 1), r"st(?:l?r)\s+[wx]\w+, \[(?!sp)")
-ISAS = {isa.board.name: isa for isa in (RV64, A64)}
+T32 = Isa(VirtArmv7, ("vectors", (0x08, 0x1C)), (0, 1), r"str(?:d|\.w)?\s+\w+, (?:\w+, )?\[(?!sp)")
+ISAS = {isa.board.name: isa for isa in (RV64, A64, T32)}
 
 
 @dataclass(frozen=True)

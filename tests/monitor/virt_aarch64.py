@@ -18,6 +18,7 @@ class VirtAarch64(Board):
     name = "virt_aarch64"
     emulator = "qemu-system-aarch64"
     cross = "aarch64-linux-gnu-"
+    processor = "cortex-a53"
     pin_numbers: Mapping[str, int] = {"LEASE_VALID": 2, "FAILSAFE": 3, "VALIDATOR_REQ": 4}
     orders_at = ORDERS
     code = range(0x0E000000, 0x0E200000)
@@ -34,7 +35,7 @@ class VirtAarch64(Board):
 
     def _words(self) -> list[str]:
         self._flash()
-        words = [self.emulator, "-M", "virt,secure=on,gic-version=2,acpi=off", "-cpu", "cortex-a53", "-smp", "2", "-m", "128"]
+        words = [self.emulator, "-M", "virt,secure=on,gic-version=2,acpi=off", "-cpu", self.processor, "-smp", "2", "-m", "128"]
         words += ["-display", "none", "-net", "none", "-no-reboot"]
         words += ["-drive", f"if=pflash,unit=0,format=raw,file={self.folder / 'flash.bin'}"]
         words += self._blob("payload.bin", (self.out / "payload.bin").read_bytes(), PAYLOAD)
@@ -48,4 +49,4 @@ class VirtAarch64(Board):
 
     def counters(self) -> list[int]:
         """Where each core is."""
-        return [int(pc, 16) for pc in re.findall(r"PC=([0-9a-f]+)", self.hmp("info registers -a"))]
+        return [int(pc, 16) for pc in re.findall(r"(?:PC|R15)=([0-9a-f]+)", self.hmp("info registers -a"))]

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clock, mask, addresses: what the secure side does by its own registers (HW-4, HW-15).  SCR.NS is 0 whenever C runs, so that of
+ * registers that both worlds have it is the secure one that is meant. */
+#include "cpu.h"
+#include "sysreg.h"
+
+unsigned core_here(void) { return CP_READ(MPIDR) & 0xFF; }
+
+uint64_t arch_ticks(void)
+{
+    ISB();
+    return CP_READ64(CNTPCT_64);
+}
+
+void arch_alarm(uint64_t ticks)
+{
+    CP_WRITE64(CNTP_CVAL_64, ticks);
+    ISB();
+}
+
+void alarm_start(void)
+{
+    CP_WRITE(CNTFRQ, 1000000000u / NS_PER_TICK);
+    arch_alarm(UINT64_MAX);
+    CP_WRITE(CNTP_CTL, 1);
+}
+
+bool arch_lock(void)
+{
+    uint32_t was;
+    __asm__ volatile("mrs %0, cpsr; cpsid f" : "=r"(was) : : "memory");
+    return !(was & PSR_F);
+}
+
+void arch_unlock(bool was)
+{
+    if (was)
+        __asm__ volatile("cpsie f" : : : "memory");
+}
+
+void mmu_on(uint64_t *tables)
+{
+    CP_WRITE(ACTLR, CP_READ(ACTLR) | 1u << 6); /* Cortex-A15: coherent with the other cores before the caches are on */
+    CP_WRITE(MAIR0, MEMORY_TYPES);
+    CP_WRITE(TTBCR, 1u << 31 | 1u << 23 | 3u << 12 | 1u << 10 | 1u << 8); /* long descriptors, 4 GB */
+    CP_WRITE64(TTBR0_64, (uintptr_t)tables);
+    DSB();
+    CP_WRITE(TLBIALL, 0);
+    DSB();
+    ISB();
+    CP_WRITE(SCTLR, SCTLR_OFF | 1u << 19 | 1u << 12 | 1u << 11 | 1u << 2 | 1u); /* nothing that is written is run */
+    ISB();
+}
+
+/* The answer has the form of the payload's own page tables: bit 11 tells which.  Supersections reach beyond its RAM. */
+uint64_t place_of(uintptr_t at, bool write)
+{
+    enum { FAULT = 1, SUPERSECTION = 2, LONG = 1 << 11 };
+    if (write)
+        CP_WRITE(ATS12NSOPW, at);
+    else
+        CP_WRITE(ATS12NSOPR, at);
+    ISB();
+    uint64_t par = CP_READ64(PAR_64), frame = par & LONG ? par & 0xFFFFFFF000u : par & 0xFFFFF000u;
+    return par & FAULT || (par & (SUPERSECTION | LONG)) == SUPERSECTION ? 0 : frame | (at & 0xFFF);
+}

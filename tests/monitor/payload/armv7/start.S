@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A small operating system on two cores: Supervisor mode, flat map.  r0: core, from 1; r1: how often it was started before. */
+    .syntax unified
+    .arch armv7-a
+    .arm
+
+    .section .text.start, "ax"
+    .globl _start
+_start:
+    ldr r2, =stacks
+    add sp, r2, r0, lsl #12
+    ldr r2, =vectors
+    mcr p15, 0, r2, c12, c0, 0
+    mov r2, #0
+    mcr p15, 0, r2, c2, c0, 2       /* short descriptors */
+    mov r2, #1
+    mcr p15, 0, r2, c3, c0, 0
+    ldr r2, =sections + 0x4A        /* tables are write-back, too */
+    mcr p15, 0, r2, c2, c0, 0
+    mcr p15, 0, r2, c8, c7, 0
+    dsb
+    isb
+    ldr r2, =0x00C5187D             /* M, C, Z, I */
+    mcr p15, 0, r2, c1, c0, 0
+    isb
+    bl payload_main
+1:  b 1b
+
+/* What the processor reports is counted and stepped over. */
+    .macro report back, cause
+    sub lr, lr, #\back
+    srsdb sp!, #0x13
+    cps #0x13
+    push {r0-r3}
+    mov r2, #\cause
+    b on_trap
+    .endm
+
+    .balign 32
+vectors:
+    b .
+    b on_undefined
+    b .
+    b on_fetch
+    b on_data
+    b .
+    b .
+    b .
+on_undefined:
+    report 4, 1
+on_fetch:
+    report 4, 2
+on_data:
+    report 8, 3
+
+on_trap:
+    ldr r0, =trapped
+    ldr r1, [r0]
+    adds r1, r1, #1
+    str r1, [r0]
+    ldr r0, =last_cause
+    str r2, [r0]
+    ldr r0, [sp, #16]
+    ldr r1, =_start
+    cmp r0, r1
+    addhs r0, r0, #4
+    movlo r0, lr                    /* it jumped out: the way back */
+    str r0, [sp, #16]
+    pop {r0-r3}
+    rfeia sp!
+
+/* First GB: devices, and all that is not the payload's; second: its memory; third: the same, to be read alone. */
+    .section .rodata
+    .balign 16384
+sections:
+    .set at, 0
+    .rept 1024
+    .word at | 0x00406
+    .set at, at + 0x100000
+    .endr
+    .rept 1024
+    .word at | 0x1140E
+    .set at, at + 0x100000
+    .endr
+    .set at, 0x40000000
+    .rept 1024
+    .word at | 0x1940E
+    .set at, at + 0x100000
+    .endr
+    .space 4096
+
+    .section .bss
+    .balign 16
+stacks: .space 4096 * 4
