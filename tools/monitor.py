@@ -22,7 +22,7 @@ def sources(t: Target, *, booted: bool = False) -> list[Path]:
     """What a monitor is made of."""
     core = [p for p in sorted((ROOT / "cext/src").glob("*.c")) if not booted or p.stem not in IN_BOOT_STAGE]
     others = {"boot_none" if booted else "boot_calls", *FLASHES - {t.flash}}
-    own = sorted(p for p in (ROOT / "cext/monitor").glob("*.c") if p.stem not in others)
+    own = sorted(p for p in (ROOT / "cext/monitor").glob("*.c") if not p.stem.startswith(tuple(others)))
     arch = sorted(p for a in t.archs for p in (ROOT / "cext/monitor/arch" / a).glob("*.[cS]"))
     curve = [] if booted else [ROOT / "cext/monitor/boot/ed25519.c"]
     return [*arch, *core, *own, t.port("monitor_board.c"), *curve]

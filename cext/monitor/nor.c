@@ -62,36 +62,15 @@ int nor_read(uint32_t at, void *buf, uint32_t len)
     return 0;
 }
 
-static bool same(uint32_t at, const uint8_t *p, uint32_t len)
-{
-    bool ok = true;
-    begin_at(READ, at);
-    while (len--)
-        ok &= board_spi(0) == *p++;
-    end();
-    return ok;
-}
-
-static int prog_page(uint32_t at, const uint8_t *p, uint32_t len)
-{
-    enable();
-    begin_at(PROGRAM, at);
-    for (uint32_t i = 0; i < len; i++)
-        (void)board_spi(p[i]);
-    end();
-    int err = wait();
-    return err || !same(at, p, len) ? QSAFP_E_STORE : 0;
-}
-
-int nor_prog(uint32_t at, const void *buf, uint32_t len)
+int nor_page(uint32_t at, const void *buf, uint32_t len)
 {
     const uint8_t *p = buf;
-    int err = 0;
-    for (uint32_t n; len && !err; at += n, p += n, len -= n) {
-        n = NOR_PAGE - at % NOR_PAGE < len ? NOR_PAGE - at % NOR_PAGE : len;
-        err = prog_page(at, p, n);
-    }
-    return err;
+    enable();
+    begin_at(PROGRAM, at);
+    while (len--)
+        (void)board_spi(*p++);
+    end();
+    return wait();
 }
 
 int nor_erase(uint32_t at)

@@ -5,6 +5,22 @@
 
 enum { RING_BYTES = QSAFP_LOG_SLOTS * QSAFP_RECORD_BYTES };
 
+int nor_prog(uint32_t at, const void *buf, uint32_t len)
+{
+    const uint8_t *p = buf;
+    uint8_t got[NOR_PAGE];
+    int err = 0;
+    for (uint32_t n; len && !err; at += n, p += n, len -= n) {
+        n = NOR_PAGE - at % NOR_PAGE < len ? NOR_PAGE - at % NOR_PAGE : len;
+        err = nor_page(at, p, n);
+        if (!err)
+            err = nor_read(at, got, n);
+        if (!err && memcmp(got, p, n))
+            err = QSAFP_E_STORE;
+    }
+    return err;
+}
+
 /* ---- log ---- */
 
 int log_read(void *ctx, uint32_t off, void *buf, uint32_t len)
@@ -80,6 +96,18 @@ static int look(uint32_t off)
     return err || n == sizeof slot ? err : make_room(off);
 }
 
+/* A record takes little more of the bus than its bytes: the end of its hash, which an erased, protected or other slot does not hold, is
+ * read back alone.  Whoever reads the log, each start included, checks the rest. */
+static int append(uint32_t at, const qsafp_record_t *r)
+{
+    uint8_t tail[4];
+    uint32_t end = offsetof(qsafp_record_t, hash) + sizeof r->hash - sizeof tail;
+    int err = nor_page(at, r, sizeof *r);
+    if (!err)
+        err = nor_read(at + end, tail, sizeof tail);
+    return err || memcmp(tail, (const uint8_t *)r + end, sizeof tail) ? QSAFP_E_STORE : 0;
+}
+
 /* Every sixteenth record is sealed on its way. */
 int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len)
 {
@@ -93,7 +121,7 @@ int log_prog(void *ctx, uint32_t off, const void *buf, uint32_t len)
         seal_put(&r);
     int err = look(off);
     if (!err)
-        err = nor_prog(LOG_OFF + off, &r, sizeof r);
+        err = append(LOG_OFF + off, &r);
     return err || !sealed ? err : seal_done();
 }
 

@@ -29,7 +29,7 @@ from qsafp_embedded.keys import Ed25519Key, MLDSA65Key  # noqa: E402
 
 MEASURE, TICKS, TICK_NS = 17, 1000, 100_000_000
 ENTRY = re.compile(r"^Trace (\d+): \S+ \[[0-9a-f]+/([0-9a-f]+)/", re.M)
-IMAGE_MAX, RAM_MAX = 44 * 1024, 112 * 1024
+IMAGE_MAX, RAM_MAX, RECORD_BYTES = 44 * 1024, 112 * 1024, 256
 LEAD_S = 0.8  # before the end of the lease: from here on every instruction is written down
 
 
@@ -134,6 +134,11 @@ def after(run: list[int], entry: int) -> int:
     return begin + first(run[begin:], back + 2, back + 4) - 1
 
 
+def inside(run: list[int], entry: int) -> int:
+    """Instructions from the first call of a function until it has returned."""
+    return after(run, entry) - run.index(entry)
+
+
 def traced(isa: Isa, folder: Path) -> str:
     """Let a lease end on a board whose payload validates all the time; return the trace of its last moments."""
     page, code = isa.symbols("payload")["gate_open"], isa.board.code
@@ -189,10 +194,12 @@ def of_the_calls(isa: Isa, trace: Trace) -> list[Figure]:
     out = [
         Figure("validate through the read-only window, instructions", max(window[1:]), 20),
         Figure("validate through a service call, instructions", max(len(r) for r in ours[:-1]), 300),
+        Figure("append without its store, as to RAM, instructions", len(append) - inside(append, at["log_prog"]), 25_000),
         Figure("append to flash, instructions", len(append)),
     ]
-    if bus := at.get("board_spi"):
-        out.append(Figure("append to flash, bytes on its bus: 256 programmed, 256 read back", append.count(bus), 563))
+    words, size = (("board_spi",), 1) if "board_spi" in at else (("cfi_get", "cfi_put"), 4)
+    moved = size * sum(append.count(at[word]) for word in words)
+    out.append(Figure("append to flash, bytes on its bus, commands and one status included", moved, RECORD_BYTES * 11 // 10))
     return out
 
 
