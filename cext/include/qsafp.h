@@ -277,10 +277,12 @@ QSAFP_MUST_USE int qsafp_note(qsafp_t *q, qsafp_record_t *fill);
 
 uint16_t qsafp_crc16(const uint8_t *p, size_t n);
 
+typedef struct { uint64_t ns; uint32_t reason; uint8_t tag; } qsafp_confirm_t; /* a fail-safe is sent twice: the first */
+
 typedef struct qsafp_command {
     qsafp_t *q;
     bool restricted;                                                  /* gate.sock: opcodes 0, 1, 6, 7 only */
-    uint8_t confirm_tag; uint32_t confirm_reason; uint64_t confirm_ns; /* fail-safe sent twice */
+    qsafp_confirm_t confirm;
     int (*workload)(struct qsafp_command *c, const uint8_t *p, size_t n); void *host; /* opcode 0x07, the host's; 0: none */
     size_t last_len, out_len, env_len;
     uint32_t put_have, put_total;

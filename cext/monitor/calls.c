@@ -39,6 +39,8 @@ result_t call_frame(core_t *c, const uintptr_t arg[4])
         return (result_t){CALL_BAD_ADDRESS, 0};
     c->arg[0] = arg[1];
     result_t r = post(c, CALL_FRAME);
+    if (core_hold(c))
+        return r; /* the caller is gone: what was rolled back stays as it is */
     if (!r.err && arch_copy_out(arg[2], c->frame, r.value))
         r.err = CALL_BAD_ADDRESS;
     return r;
@@ -119,12 +121,14 @@ void look_at_renew(void)
 }
 
 /* An answer kept for one channel's repeat is not given to another. */
-static void command(const void *channel, const uint8_t *frame, size_t n)
+static void command(unsigned channel, const uint8_t *frame, size_t n)
 {
     if (m.channel != channel)
         m.command.last_len = 0;
     m.channel = channel;
+    m.command.confirm = m.confirm[channel];
     qsafp_command(&m.command, frame, n);
+    m.confirm[channel] = m.command.confirm;
     show_renew();
 }
 
@@ -135,7 +139,7 @@ static void answer_frame(core_t *c)
         c->value = too_many(c->frame[0], c->frame);
         return;
     }
-    command(c, c->frame, n);
+    command((unsigned)(c - m.core), c->frame, n);
     memcpy(c->frame, m.command.out, m.command.out_len);
     c->value = m.command.out_len;
 }
@@ -185,7 +189,7 @@ static void whole(void)
     if (qsafp_cobs_decode(frame, &n, m.line, m.line_have))
         n = 0; /* no frame: the checksum of nothing is wrong too */
     m.line_have = 0;
-    command(&m.line, frame, n);
+    command(0, frame, n);
     send(m.command.out, m.command.out_len);
 }
 

@@ -4,8 +4,9 @@
 
 enum { STEP_FREEZE = 2, STEP_ROLLBACK = 4, STEP_THAW = 5 };
 
-static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static void set(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+/* A core says that it runs and then looks at `contain`; the monitor sets that and then looks whether it runs: one of them sees the other. */
+static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+static void set(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }
 
 void contain_all(void)
 {
@@ -26,17 +27,23 @@ void core_still(core_t *c)
     set(&c->state, CORE_PARKED);
 }
 
+bool core_hold(core_t *c)
+{
+    for (;;)
+        if (get(&m.contain)) {
+            core_still(c);
+            arch_unpoke((unsigned)(c - m.core));
+            if (get(&m.contain))
+                arch_wait();
+        } else if (c->state != CORE_RUNS)
+            set(&c->state, CORE_RUNS);
+        else
+            return c->restarts != m.restarts;
+}
+
 bool core_park(core_t *c)
 {
-    while (get(&m.contain)) {
-        core_still(c);
-        arch_unpoke((unsigned)(c - m.core));
-        if (get(&m.contain))
-            arch_wait();
-    }
-    if (c->state != CORE_RUNS)
-        set(&c->state, CORE_RUNS);
-    bool anew = c->restarts != get(&m.restarts);
+    bool anew = core_hold(c);
     c->restarts = m.restarts;
     return anew;
 }

@@ -52,7 +52,8 @@ typedef struct { uintptr_t base, bytes; uint8_t hash[32]; bool taken; } checkpoi
 typedef struct {
     qsafp_t q;
     qsafp_command_t command;
-    const void *channel;              /* whose frame `command` answered last */
+    unsigned channel;                 /* whose frame `command` answered last: a core of the payload's, or 0 for the line */
+    qsafp_confirm_t confirm[CORES];   /* of each: none spoils another's fail-safe */
     core_t core[CORES];
     uint32_t contain;                 /* not 0: no core may run the payload */
     uint32_t halted;                  /* not 0: for good */
@@ -123,7 +124,8 @@ void contain_all(void);
 /* On the monitor's core, in this order around qsafp_service; true if there was something to do. */
 void contain_act(void);
 bool contain_tell(void);
-/* On the payload's core: stands still while it must; true if the payload starts anew. */
+/* On the payload's core: stands still while it must; true if the payload starts anew, which core_park takes note of. */
+bool core_hold(core_t *c);
 bool core_park(core_t *c);
 /* It runs no payload now. */
 void core_still(core_t *c);

@@ -179,14 +179,12 @@ static qsafp_command_status_t op_failsafe(qsafp_command_t *c, uint8_t tag, const
     uint64_t now = port_now(c->q);
     if (!member(REASONS_OF_HOSTS, reason))
         return QSAFP_COMMAND_STATUS_BAD_ARGUMENT;
-    if (c->confirm_ns && c->confirm_tag == tag && c->confirm_reason == reason && now - c->confirm_ns <= 1000000000u) {
-        c->confirm_ns = 0;
+    if (c->confirm.ns && c->confirm.tag == tag && c->confirm.reason == reason && now - c->confirm.ns <= 1000000000u) {
+        c->confirm.ns = 0;
         qsafp_trip(c->q, (qsafp_reason_t)reason);
         return qsafp_service(c->q) ? QSAFP_COMMAND_STATUS_STORE_FAILED : QSAFP_COMMAND_STATUS_OK;
     }
-    c->confirm_ns = now;
-    c->confirm_tag = tag;
-    c->confirm_reason = reason;
+    c->confirm = (qsafp_confirm_t){now, reason, tag};
     return QSAFP_COMMAND_STATUS_CONFIRM;
 }
 

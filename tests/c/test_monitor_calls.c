@@ -61,10 +61,30 @@ int arch_copy_out(uint64_t to, const void *from, size_t n)
     return 0;
 }
 
-void arch_yield(void) { (void)serve_core(&m.core[1]); }
+/* Armed, a fail-safe comes between a call and its answer, and all of containment. */
+static bool armed;
+
+void arch_yield(void)
+{
+    if (armed && !m.contain) {
+        qsafp_trip(&m.q, QSAFP_REASON_MANUAL);
+        contain_all();
+        return; /* the caller sees it before it is answered */
+    }
+    contain_act();
+    (void)serve_core(&m.core[1]);
+}
+
 void arch_poke(unsigned core) { assert(core < CORES); }
 void arch_unpoke(unsigned core) { assert(core < CORES); }
-void arch_wait(void) { m.contain = 0; }
+
+/* Released. */
+void arch_wait(void)
+{
+    m.restarts += m.rolled_back;
+    m.contain = m.rolled_back = m.q.contained = 0;
+}
+
 bool arch_lock(void) { return false; }
 void arch_unlock(bool was) { (void)was; }
 int board_line_get(void) { return -1; }
@@ -225,6 +245,22 @@ static void reports_are_told_ten_a_second_and_none_is_forgotten(void)
     checks++;
 }
 
+static void no_answer_is_written_after_a_rollback(void)
+{
+    static const uint8_t status[4] = {1, QSAFP_OPCODE_STATUS};
+    memset(ram, 0x11, 4096);
+    assert(!call_checkpoint(&m.core[1], PAYLOAD_RAM, 4096).err);
+    memcpy(ram + 4096, status, sizeof status);
+    const uint64_t arg[4] = {PAYLOAD_RAM + 4096, sizeof status, PAYLOAD_RAM, 2000};
+    assert(!call_frame(&m.core[1], arg).err && ram[0] == 0xA5);
+    armed = true;
+    (void)call_frame(&m.core[1], arg);
+    armed = false;
+    assert(ram[0] == 0x11 && ram[6] == 0x11);
+    assert(core_park(&m.core[1])); /* it starts anew, and the answer is nobody's */
+    check_closed();
+}
+
 static void a_latch_rolls_the_region_back_before_anything_is_told(void)
 {
     memset(ram, 0x11, 4096);
@@ -233,6 +269,7 @@ static void a_latch_rolls_the_region_back_before_anything_is_told(void)
     uint32_t before = m.q.log.next;
     qsafp_trip(&m.q, QSAFP_REASON_MANUAL);
     contain_all();
+    core_still(&m.core[1]);
     contain_act();
     assert(ram[0] == 0x11 && ram[4095] == 0x11 && m.q.log.next == before);
     copy_of_it[7] ^= 1; /* a copy that was changed goes nowhere */
@@ -251,6 +288,7 @@ int main(void)
     whole_frames_are_answered();
     a_flood_of_records_is_bounded();
     reports_are_told_ten_a_second_and_none_is_forgotten();
+    no_answer_is_written_after_a_rollback();
     a_latch_rolls_the_region_back_before_anything_is_told();
     printf("test_monitor_calls: %d passed, 0 failed\n", checks);
     return 0;

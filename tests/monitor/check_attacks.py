@@ -12,7 +12,7 @@ import pytest
 from unleashed import Board, Device, until
 
 from qsafp_embedded._core import audit_verify
-from qsafp_embedded._tables import Event, Phase, Reason
+from qsafp_embedded._tables import CommandStatus, Event, Opcode, Phase, Reason
 from qsafp_embedded.client import GuardClient
 
 pytestmark = pytest.mark.board(Board.name)
@@ -117,3 +117,20 @@ def open_with_an_old_approval(kind: type[Board], device: Device, folder: Path, a
 
 def test_an_old_approval_opens_nothing(folder: Path) -> None:
     open_with_an_old_approval(Board, Device(duration_ms=4000), folder, 0x80800000)
+
+
+def stop_by_hand(kind: type[Board], folder: Path) -> None:
+    """A fail-safe of a host comes through whatever the payload says between its two frames."""
+    with kind(Device(), folder, attack=18) as board, board.client() as client:
+        board.lease(client)
+        said = []
+        for _ in range(2):
+            answers = board.orders()["answers"]
+            until(lambda then=answers: board.orders()["answers"] > then)
+            said.append(client._exchange(7, Opcode.FAILSAFE, struct.pack("<I", Reason.MANUAL))[0])
+        assert said == [CommandStatus.CONFIRM, CommandStatus.OK]
+        until(lambda: rolled_back(board, client))
+
+
+def test_a_fail_safe_by_hand_comes_through(folder: Path) -> None:
+    stop_by_hand(Board, folder)

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 import pytest
-from check_attacks import ENDLESS, check_the_end, open_with_an_old_approval, reports
+from check_attacks import ENDLESS, check_the_end, open_with_an_old_approval, reports, stop_by_hand
 from unleashed import Device, until
 from virt_aarch64 import VirtAarch64
 from virt_armv7 import VirtArmv7
@@ -70,3 +70,7 @@ def test_after_an_attack_the_lease_ends_on_time(kind: type[VirtAarch64], number:
 
 def test_an_old_approval_opens_nothing(kind: type[VirtAarch64], folder: Path) -> None:
     open_with_an_old_approval(kind, Device(duration_ms=6000), folder, 0x40800000)
+
+
+def test_a_fail_safe_by_hand_comes_through(kind: type[VirtAarch64], folder: Path) -> None:
+    stop_by_hand(kind, folder)

@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-    MASK = 1, TIMER, MEMORY, GPIO, FLASH, PROTECTION, DMA, JUMP, RACE, POINTERS, BEGIN, REPLAY, FLOOD, SPIN, STORM, IMITATE, MEASURE,
+    MASK = 1, TIMER, MEMORY, GPIO, FLASH, PROTECTION, DMA, JUMP, RACE, POINTERS, BEGIN, REPLAY, FLOOD, SPIN, STORM, IMITATE, MEASURE, INTERRUPT,
 };
 
 #define REPLAYED (PAYLOAD_BASE + 0x400000u) /* length u32, then a lease of an earlier life */
@@ -135,6 +135,14 @@ static void imitate(void)
     orders->odd += ask(VALIDATE, (uintptr_t)&mine, 0, 0, 0).value != QSAFP_STATUS_VALID;
 }
 
+/* Words for a fail-safe between the two that a host sends; no two of these are the same, so that they stop nothing. */
+static void interrupt(void)
+{
+    const uint8_t reasons[2][4] = {{QSAFP_REASON_MANUAL}, {QSAFP_REASON_ANOMALY}};
+    for (unsigned i = 0;; i ^= 1)
+        orders->answers += frame(4, reasons[i], sizeof reasons[i], answer) > 0;
+}
+
 /* No attack: what the figures are taken from. */
 static void measure(void)
 {
@@ -149,6 +157,7 @@ void attack(uint32_t which)
     static void (*const all[])(void) = {
         [MASK] = mask, [TIMER] = timer, [MEMORY] = memory, [GPIO] = gpio, [FLASH] = flash, [PROTECTION] = protection, [DMA] = dma,
         [JUMP] = jump, [RACE] = race, [POINTERS] = pointers, [BEGIN] = begin, [REPLAY] = replay, [FLOOD] = flood, [SPIN] = spin, [STORM] = storm, [IMITATE] = imitate, [MEASURE] = measure,
+        [INTERRUPT] = interrupt,
     };
     if (which < sizeof all / sizeof *all && all[which])
         all[which]();
