@@ -123,12 +123,14 @@ def stop_by_hand(kind: type[Board], folder: Path) -> None:
     """A fail-safe of a host comes through whatever the payload says between its two frames."""
     with kind(Device(), folder, attack=18) as board, board.client() as client:
         board.lease(client)
-        said = []
-        for _ in range(2):
+
+        def once_more() -> bool:
             answers = board.orders()["answers"]
-            until(lambda then=answers: board.orders()["answers"] > then)
-            said.append(client._exchange(7, Opcode.FAILSAFE, struct.pack("<I", Reason.MANUAL))[0])
-        assert said == [CommandStatus.CONFIRM, CommandStatus.OK]
+            until(lambda: board.orders()["answers"] > answers)
+            return client._exchange(7, Opcode.FAILSAFE, struct.pack("<I", Reason.MANUAL))[0] == CommandStatus.OK
+
+        assert not once_more()
+        assert any(once_more() for _ in range(10))  # the second, unless the host was so busy that the first ran out
         until(lambda: rolled_back(board, client))
 
 
