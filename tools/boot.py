@@ -21,7 +21,8 @@ def sources(t: Target) -> list[Path]:
     """What a boot stage is made of, beside the root key's hash."""
     core = [ROOT / f"cext/src/{name}.c" for name in CORE]
     boot = sorted((ROOT / "cext/monitor/boot").glob("*.c"))
-    return [t.port("boot_start.S"), t.port("boot_board.c"), *boot, *core]
+    start = [p for p in t.reset if p.stem != "alone"] or [t.port("boot_start.S")]
+    return [*start, t.port("boot_board.c"), *boot, *core]
 
 
 def build(t: Target, root: bytes, elf: Path) -> Path:

@@ -62,9 +62,14 @@ class Target:
         return next((p / name for p in self.ports if (p / name).exists()), self.ports[0] / name)
 
     @property
+    def reset(self) -> list[Path]:
+        """What architectures run first: in the boot stage, or in a monitor that stands alone."""
+        return sorted(p for a in self.archs for p in (ROOT / "cext/monitor/arch" / a / "reset").glob("*.[cS]"))
+
+    @property
     def boots(self) -> bool:
         """Whether there is a boot stage for it."""
-        return self.port("boot_start.S").exists()
+        return self.port("boot_start.S").exists() or any(p.stem == "booted" for p in self.reset)
 
     @property
     def map(self) -> dict[str, int]:
@@ -105,7 +110,7 @@ class Target:
 
 
 RV64 = ("-march=rv64imac_zicsr_zifencei", "-mabi=lp64", "-mcmodel=medany", "-msmall-data-limit=0")
-A64 = ("-march=armv8-a", "-mgeneral-regs-only", "-mno-outline-atomics", "-fomit-frame-pointer")
+A64 = ("-march=armv8-a", "-mgeneral-regs-only", "-mno-outline-atomics", "-fomit-frame-pointer", "-mcmodel=tiny")
 T32 = ("-march=armv7ve", "-mthumb", "-mfloat-abi=soft", "-fomit-frame-pointer")
 TARGETS = {
     t.board: t

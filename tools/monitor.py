@@ -24,8 +24,10 @@ def sources(t: Target, *, booted: bool = False) -> list[Path]:
     others = {"boot_none" if booted else "boot_calls", *FLASHES - {t.flash}}
     own = sorted(p for p in (ROOT / "cext/monitor").glob("*.c") if not p.stem.startswith(tuple(others)))
     arch = sorted(p for a in t.archs for p in (ROOT / "cext/monitor/arch" / a).glob("*.[cS]"))
-    curve = [] if booted else [ROOT / "cext/monitor/boot/ed25519.c"]
-    return [*arch, *core, *own, t.port("monitor_board.c"), *curve]
+    alone = [] if booted else [ROOT / "cext/monitor/boot/ed25519.c", *(p for p in t.reset if p.stem != "booted")]
+    if alone and t.family:
+        alone.append(t.port("boot_board.c"))
+    return [*arch, *core, *own, t.port("monitor_board.c"), *alone]
 
 
 def compile_all(t: Target, files: list[Path], folder: Path, *flags: str) -> list[Path]:

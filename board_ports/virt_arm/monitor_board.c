@@ -3,9 +3,8 @@
 #include "monitor.h"
 #include "nor.h"
 
-enum { DR = 0x00, FR = 0x18, IBRD = 0x24, FBRD = 0x28, LCR_H = 0x2C, CR = 0x30, IMSC = 0x38, ICR = 0x44 };
-enum { RX_EMPTY = 0x10, TX_FULL = 0x20, FIFO_8BIT = 0x70, ON = 0x301, RX_IRQS = 0x50, EMPTY_LIMIT = 1000000 };
-enum { DIRECTION = 0x400 };
+enum { DR = 0x00, FR = 0x18, IMSC = 0x38, ICR = 0x44 };
+enum { RX_EMPTY = 0x10, TX_FULL = 0x20, RX_IRQS = 0x50, EMPTY_LIMIT = 1000000 };
 
 static volatile uint32_t *at(uintptr_t base, uint32_t off) { return (volatile uint32_t *)(base + off); }
 
@@ -19,14 +18,6 @@ void board_pin(unsigned pin, int level)
 bool board_pin_get(unsigned pin)
 {
     return *at(GPIO_BASE, 4u << pin) != 0;
-}
-
-static void pins_start(void)
-{
-    const uint32_t outputs = 1u << PIN_LEASE_VALID | 1u << PIN_FAILSAFE | 1u << PIN_VALIDATOR_REQ;
-    *at(GPIO_BASE, outputs << 2) = 0;
-    *at(GPIO_BASE, DIRECTION) = outputs;
-    *at(GPIO_BASE, outputs << 2) = 0;
 }
 
 /* ---- the line ---- */
@@ -48,17 +39,6 @@ int board_line_get(void)
     return board_line_waits() ? (int)(*at(UART_BASE, DR) & 0xFF) : -1;
 }
 
-static void line_start(void)
-{
-    *at(UART_BASE, CR) = 0;
-    *at(UART_BASE, IBRD) = 13; /* 24 MHz to 115200 */
-    *at(UART_BASE, FBRD) = 1;
-    *at(UART_BASE, LCR_H) = FIFO_8BIT;
-    *at(UART_BASE, ICR) = 0x7FF;
-    *at(UART_BASE, IMSC) = RX_IRQS;
-    *at(UART_BASE, CR) = ON;
-}
-
 /* What the loader left there is used for one start. */
 static void entropy_spend(void)
 {
@@ -67,9 +47,11 @@ static void entropy_spend(void)
         monitor_halt("entropy cannot be spent");
 }
 
+/* Pins and line are on since before the monitor (boot_board.c). */
 void board_start(void)
 {
-    pins_start();
-    line_start();
+    *at(UART_BASE, ICR) = 0x7FF;
+    *at(UART_BASE, IMSC) = RX_IRQS;
+    memcpy((void *)FUSES_BASE, (const void *)FUSES_FLASH, FUSES_BYTES);
     entropy_spend();
 }

@@ -11,7 +11,6 @@
 #define RAM_END (RAM_BASE + RAM_BYTES)
 #define PAYLOAD_RAM RAM_BASE
 #define GATE_PAGE 0x40200000u /* the copy that the payload reads */
-#define PAYLOAD_BASE 0x40400000u
 
 #define CHECKPOINT_BASE 0x0E400000u
 #define CHECKPOINT_BYTES 0x100000u

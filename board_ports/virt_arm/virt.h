@@ -4,18 +4,29 @@
 #ifndef VIRT_ARM_H
 #define VIRT_ARM_H
 
-/* Secure memory: code in the first 2 MB, which nothing writes once the image is there. */
-#define FLASH_BASE 0x00000000 /* parallel NOR, two 16-bit parts side by side, secure alone; the first instruction is here */
-#define FLASH_BYTES 0x04000000
-#define CODE_AREA 0x200000
-#define BOOT_BASE 0x0E000000
+/* Secure memory: code and page tables in the first 2 MB, which nothing writes once they are there; data follows close behind, so
+ * that code reaches it in one instruction. */
+#define CODE_AREA 0x0E000000
+#define CODE_AREA_BYTES 0x200000
+#define TABLES 0x0E1EE000
+#define BOOT_BASE 0x0E1F0000
 #define BOOT_BYTES 0x8000
-#define MONITOR_BASE 0x0E008000
+#define BOOT_TABLE 0x0E1F7E00
+#define MONITOR_BASE 0x0E1F8000 /* load address of every monitor image; at most MONITOR_BYTES */
 #define MONITOR_BYTES 0x8000
 #define SECURE_RAM 0x0E200000
 #define SECURE_RAM_BYTES 0xE00000
-#define MONITOR_RAM 0x0E200000
+#define MONITOR_RAM 0x0E200000 /* the boot stage's stack until the hand-over */
 #define MONITOR_RAM_BYTES 0x30000
+#define PAYLOAD_BASE 0x40400000 /* load address of every payload image, in the payload's own memory */
+#define PAYLOAD_BYTES 0x400000
+
+/* Flash: parallel NOR, two 16-bit parts side by side, secure alone.  The first instruction is at 0; cfi.c has the middle. */
+#define FLASH_BASE 0x00000000
+#define FLASH_BYTES 0x04000000
+#define COUNTERS_OFF 0x1FC0000 /* stands for fuses: lowest security versions, one bit a step; no code of ours erases this block */
+#define SLOT_MONITOR_OFF(n) (0x2000000 + 0x40000 * (n))
+#define SLOT_PAYLOAD_OFF(n) (0x2400000 + 0x500000 * (n))
 
 /* Stands for fuses: one sector of flash that a factory writes; copied at reset. */
 #define FUSES_FLASH 0x00040000

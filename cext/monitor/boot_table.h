@@ -8,6 +8,8 @@
  * RV64 hand-over: every hart enters the monitor image at its entry in M-mode, interrupts off, with a0 = hart id, a1 = address of the table,
  * pmpcfg0 byte 0 / pmpaddr0 = the boot stage and the monitor image, locked, read and execute; PMP entries from 1 are free and off.
  * No stack, no gp, no tp, no mtvec.  Hart 0 comes first; the others come when it has written their msip, which they clear again.
+ * AArch64 hand-over: every core enters at EL3, DAIF masked, with x0 = core, memory management and caches on, the 2 MB with boot stage, table,
+ * image and page tables read-only.  No stack; VBAR_EL3 is the boot stage's.  Core 0 comes first; the others wait for software interrupt 8.
  * The monitor image is text and read-only data alone: its .bss, stacks and data lie in MONITOR_RAM, which is not zeroed. */
 #ifndef QSAFP_BOOT_TABLE_H
 #define QSAFP_BOOT_TABLE_H

@@ -5,23 +5,22 @@
 #include "map.h"
 #include "qsafp_ed25519.h"
 
-enum { HARTS_HERE = 3, STORE_FAULT = 7 };
+static volatile uint32_t *reg(uintptr_t at) { return (volatile uint32_t *)at; }
 
+/* Cause of the trap that storing to *p took, 0 if it took none. */
 uint64_t try_store(volatile uint32_t *p);
+
+#include "arch.h"
+
 _Noreturn void first_hart(uint64_t hart, const qsafp_boot_table_t *table);
 _Noreturn void other_hart(uint64_t hart, const qsafp_boot_table_t *table);
 
 static volatile uint64_t *const seen = (volatile uint64_t *)(MONITOR_RAM + 0x1000);
 
-static volatile uint32_t *reg(uintptr_t at) { return (volatile uint32_t *)at; }
-
 static void put(const char *text)
 {
-    for (; *text; text++) {
-        while (*reg(UART0_BASE) >> 31)
-            ;
-        *reg(UART0_BASE) = (uint8_t)*text;
-    }
+    while (*text)
+        put_byte((uint8_t)*text++);
 }
 
 static void put_hex(const uint8_t *p, unsigned n)
@@ -58,17 +57,10 @@ static void say_image(const char *name, const qsafp_boot_image_t *image)
     say(" size", image->size);
 }
 
-static uint64_t locked(void)
-{
-    uint64_t config, address;
-    __asm__ volatile("csrw pmpcfg0, zero\n csrr %0, pmpcfg0\n csrw pmpaddr0, zero\n csrr %1, pmpaddr0" : "=r"(config), "=r"(address));
-    return config == 0x9D && address == ((BOOT_BASE >> 2 | ((BOOT_BYTES + MONITOR_BYTES) >> 3)) - 1);
-}
-
 static uint64_t store_faults(void)
 {
     return try_store(reg(BOOT_BASE)) == STORE_FAULT && try_store(reg(BOOT_TABLE)) == STORE_FAULT && try_store(reg(MONITOR_BASE)) == STORE_FAULT &&
-           try_store(reg(MONITOR_BASE + MONITOR_BYTES - 4)) == STORE_FAULT && try_store(reg(MONITOR_RAM)) == 0;
+           try_store(reg(MONITOR_BASE + MONITOR_BYTES - 4)) == STORE_FAULT && try_store(reg(OWN)) == STORE_FAULT && try_store(reg(MONITOR_RAM)) == 0;
 }
 
 static void say_signature(const qsafp_boot_table_t *table)
@@ -98,7 +90,7 @@ void first_hart(uint64_t hart, const qsafp_boot_table_t *table)
     say("hart", hart);
     say("table", table == (const void *)BOOT_TABLE && table->magic == QSAFP_BOOT_MAGIC && table->version == QSAFP_BOOT_VERSION);
     say("locked", locked() && store_faults());
-    for (unsigned i = 1; i < HARTS_HERE; i++) {
+    for (unsigned i = 1; i <= OTHERS; i++) {
         while (seen[i] != 1 && seen[i] != 2)
             ;
         say("locked", seen[i] == 1);
@@ -111,9 +103,7 @@ void first_hart(uint64_t hart, const qsafp_boot_table_t *table)
     if (*(const char *)PAYLOAD_BASE == 'R')
         say("raised", !table->counter_raise());
     put("end\n");
-    *reg(GPIO_BASE + 0x08) |= 1u << 10;
-    *reg(GPIO_BASE + 0x0C) |= 1u << 10;
-    *reg(GPIO_BASE + 0x0C) &= ~(1u << 10);
+    reset_board();
     for (;;)
         __asm__ volatile("wfi");
 }

@@ -37,16 +37,7 @@ void arch_unlock(bool was)
         __asm__ volatile("msr daifclr, #1" : : : "memory");
 }
 
-void mmu_on(uint64_t *tables)
-{
-    SYS_WRITE(s3_1_c15_c2_1, SYS_READ(s3_1_c15_c2_1) | 1u << 6); /* Cortex-A53: coherent with the other cores before the caches are on */
-    SYS_WRITE(mair_el3, MEMORY_TYPES);
-    SYS_WRITE(tcr_el3, 1u << 31 | 1u << 23 | 3u << 12 | 1u << 10 | 1u << 8 | 32); /* 4 GB */
-    SYS_WRITE(ttbr0_el3, (uintptr_t)tables);
-    __asm__ volatile("dsb sy; tlbi alle3; dsb sy; isb" : : : "memory");
-    SYS_WRITE(sctlr_el3, 0x30C50830u | 1u << 19 | 1u << 12 | 1u << 3 | 1u << 2 | 1u); /* nothing that is written is run */
-    ISB();
-}
+void memory_start(void) {} /* reset.S did */
 
 uint64_t place_of(uintptr_t at, bool write)
 {

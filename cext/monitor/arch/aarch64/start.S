@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* First instructions of every processor core, vectors of EL3, and the way between monitor and payload on the core they share (HW-15).
+/* The monitor's first instructions, vectors of EL3, and the way between monitor and payload on the core they share (HW-15).
  *
- * The image begins with the vectors: those of a stack that EL3 never uses leave room for what happens at reset, the others for what all share. */
+ * The image begins with the vectors: those of a stack that EL3 never uses leave room for the start, the others for what all share. */
 #include "map.h"
 
 #define STACK0 0x6000
@@ -20,63 +20,37 @@
     b save
     .endm
 
-/* From reset, in secure flash: the first core brings the image and the fuses to secure RAM and goes on there. */
+/* From reset.S, x0 = core. */
     .section .text.start, "ax"
     .balign 2048
     .globl _start, vectors
 vectors:
 _start:
-    msr daifset, #15
-    mrs x0, mpidr_el1
-    and x0, x0, #0xff
-    cbnz x0, other
-    ldr x1, =FUSES_FLASH
-    ldr x2, =FUSES_BASE
-    ldr x3, =FUSES_BASE + FUSES_BYTES
-    bl copy
-    adr x1, _start
-    ldr x2, =_start
-    ldr x3, =code_end
-    bl copy
+    cbnz x0, second
     ldr x1, =bss_start
     ldr x2, =bss_end
 1:  stp xzr, xzr, [x1], #16
     cmp x1, x2
     b.lo 1b
-    dsb sy
-    ic iallu
-    dsb sy
-    isb
     ldr x1, =stack_0
     mov sp, x1
-    ldr x1, =GICD_BASE
-    mov w2, #1
-    str w2, [x1]
-    ldr w2, =(1 << 17 | SGI_POKE)
-    str w2, [x1, #0xF00]
-    ldr x1, =others_in
-2:  ldr w2, [x1]                    /* nobody runs in flash when it takes its first command */
-    cbz w2, 2b
-    ldr x1, =monitor_main
-    br x1
+    b monitor_main
 
-/* The second waits for a secure interrupt from it: nothing of an earlier life looks like one. */
-other:
+second:
+    ldr x1, =stack_0 + 2 * STACK_N
+    mov sp, x1
     ldr x1, =GICD_BASE + 0x200
-3:  ldr w2, [x1]
-    tbz w2, #SGI_POKE, 3b
-    ic iallu
-    dsb sy
-    isb
-    ldr x1, =core_first
-    br x1
+2:  ldr w2, [x1]                    /* the first core's interrupt: state is there */
+    tbz w2, #SGI_POKE, 2b
+    bl core_start
+    mov x0, #2
+    b core_main
 
-copy:
-    ldp x4, x5, [x1], #16
-    stp x4, x5, [x2], #16
-    cmp x2, x3
-    b.lo copy
-    ret
+/* The first switch to the payload returns to here. */
+    .globl core_begin
+core_begin:
+    mov x0, #1
+    b core_main
     .ltorg
 
     enter 0, 0x200
@@ -154,35 +128,6 @@ core_enter:
     enter 1, \base + 0x100
     enter 2, \base + 0x180
     .endr
-
-    .text
-/* The first switch to the payload returns to here. */
-    .globl core_begin
-core_begin:
-    mov x0, #1
-    b core_main
-
-core_first:
-    ldr x1, =stack_0 + 2 * STACK_N
-    mov sp, x1
-    ldr x1, =GICD_BASE + 0xF10
-    mov w2, #1
-    strb w2, [x1, #SGI_POKE]        /* the first one is over */
-    dsb sy
-    ldr x1, =others_in
-    str w2, [x1]
-    dsb sy
-    ldr x1, =GICD_BASE + 0x200
-4:  ldr w2, [x1]                    /* the next one: tables and state are there */
-    tbz w2, #SGI_POKE, 4b
-    bl core_start
-    mov x0, #2
-    b core_main
-
-    .section .bss.others_in, "aw", @nobits
-    .balign 4
-others_in:
-    .space 4
 
     .section .bss.stacks, "aw", @nobits
     .balign 16

@@ -9,7 +9,6 @@
 #define SYS_WRITE(name, v) __asm__ volatile("msr " #name ", %0" : : "r"((uint64_t)(v)) : "memory")
 #define ISB() __asm__ volatile("isb" : : : "memory")
 
-#define MEMORY_TYPES 0xFF04       /* 0: device; 1: write-back */
 #define ALWAYS_ONE (1u << 6)      /* in descriptors of EL3 */
 #define SMC_OURS 0xC3000000u
 

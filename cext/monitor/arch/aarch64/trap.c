@@ -91,7 +91,7 @@ void core_start(void)
     SYS_WRITE(scr_el3, SCR);
     SYS_WRITE(mdcr_el3, MDCR);
     SYS_WRITE(cptr_el3, 0);
-    mmu_start();
+    ISB();
 }
 
 void core_main(uint64_t core)

@@ -10,11 +10,11 @@ unsigned core_here(void);
 void alarm_start(void); /* it fires at no time, until it is told one */
 /* Where an address of the payload's gets to by its own rights; 0 where it would fault. */
 uint64_t place_of(uintptr_t at, bool write);
-void mmu_on(uint64_t *tables);
+void memory_start(void); /* the tables of what the monitor may reach, where reset did not make them */
+void mmu_on(void);       /* on each core, where reset did not */
 
-/* mmu.c: tables once, on the first core; then on each. */
-void mmu_tables(void);
-void mmu_start(void);
+/* reset/tables.c: code is read-only at once, or later */
+void mmu_tables(uint32_t locked);
 
 /* gic.c */
 void gic_start(void);      /* of the whole board */

@@ -38,12 +38,14 @@ void arch_unlock(bool was)
         __asm__ volatile("cpsie f" : : : "memory");
 }
 
-void mmu_on(uint64_t *tables)
+void memory_start(void) { mmu_tables(1); }
+
+void mmu_on(void)
 {
     CP_WRITE(ACTLR, CP_READ(ACTLR) | 1u << 6); /* Cortex-A15: coherent with the other cores before the caches are on */
     CP_WRITE(MAIR0, MEMORY_TYPES);
     CP_WRITE(TTBCR, 1u << 31 | 1u << 23 | 3u << 12 | 1u << 10 | 1u << 8); /* long descriptors, 4 GB */
-    CP_WRITE64(TTBR0_64, (uintptr_t)tables);
+    CP_WRITE64(TTBR0_64, TABLES);
     DSB();
     CP_WRITE(TLBIALL, 0);
     DSB();

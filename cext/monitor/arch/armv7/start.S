@@ -60,16 +60,12 @@ own:
     cpsid aif, #MODE_MON
     bl fault
 
-/* From reset, in secure flash: the first core brings the image and the fuses to secure RAM and goes on there. */
+/* From reset, in secure flash: the first core brings the image to secure RAM and goes on there. */
 reset:
     cpsid aif, #MODE_SYS
     mrc p15, 0, r0, c0, c0, 5
     ands r0, r0, #0xff
     bne other
-    ldr r1, =FUSES_FLASH
-    ldr r2, =FUSES_BASE
-    ldr r3, =FUSES_BASE + FUSES_BYTES
-    bl copy
     adr r1, _start
     ldr r2, =_start
     ldr r3, =code_end
@@ -97,6 +93,8 @@ reset:
 2:  ldr r2, [r1]                    /* nobody runs in flash when it takes its first command */
     cmp r2, #0
     beq 2b
+    ldr r1, =boot_board_start
+    blx r1
     ldr r1, =monitor_main
     bx r1
 
