@@ -24,7 +24,7 @@ from qsafp_embedded.validator.config import Device as Registered
 from qsafp_embedded.validator.config import Policy
 from qsafp_embedded.validator.decide import State, Terms, decide, parse
 
-BUDGET = {"hifive_unleashed": 44 * 1024, "virt_aarch64": 51_900}  # all sections that are loaded (spec 47 KB, ours 44)
+BUDGET = {"hifive_unleashed": 44 * 1024, "virt_aarch64": 52_000}  # all sections that are loaded (spec 47 KB, ours 44)
 RAM_MAX = 112 * 1024  # stacks included
 
 
