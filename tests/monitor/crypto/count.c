@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counts instructions of each primitive; QEMU's -icount shift=0 makes minstret exact.  Inputs are loaded at INPUTS. */
+/* Counts instructions of each primitive and of a renewal; QEMU's -icount shift=0 makes minstret exact.  Inputs are loaded at INPUTS. */
 #include <string.h>
 
 #include "map.h"
 #include "qsafp_ed25519.h"
 #include "qsafp_hash.h"
 #include "qsafp_mldsa65.h"
+#include "renewal.h"
 
 typedef struct { uint8_t seed[32], pk[32], sig[64], msg[192], mldsa_pk[1952], mldsa_sig[3309]; } inputs_t;
 #define IN ((const inputs_t *)0x80800000u)
@@ -33,7 +34,7 @@ static void say(const char *name, uint64_t n, int err)
     put(err ? '!' : '\n');
 }
 
-static uint64_t count(void)
+uint64_t instructions(void)
 {
     uint64_t v;
     __asm__ volatile("csrr %0, minstret" : "=r"(v) : : "memory");
@@ -43,22 +44,26 @@ static uint64_t count(void)
 void count_main(void)
 {
     const qsafp_mldsa65_msg_t m = {.msg = IN->msg, .msg_len = sizeof IN->msg};
-    uint64_t t = count();
+    uint64_t t = instructions();
     int err = qsafp_ed25519_verify(IN->sig, IN->pk, IN->msg, sizeof IN->msg);
-    say("ed25519_verify", count() - t, err);
+    say("ed25519_verify", instructions() - t, err);
     memcpy(secret, IN->seed, 32);
-    t = count();
+    t = instructions();
     qsafp_ed25519_public(secret + 32, secret);
-    say("ed25519_public", count() - t, memcmp(secret + 32, IN->pk, 32));
-    t = count();
+    say("ed25519_public", instructions() - t, memcmp(secret + 32, IN->pk, 32));
+    t = instructions();
     qsafp_ed25519_sign(out, secret, IN->msg, sizeof IN->msg);
-    say("ed25519_sign", count() - t, memcmp(out, IN->sig, 64));
-    t = count();
+    say("ed25519_sign", instructions() - t, memcmp(out, IN->sig, 64));
+    t = instructions();
     err = qsafp_mldsa65_verify(IN->mldsa_pk, &m, IN->mldsa_sig);
-    say("mldsa65_verify", count() - t, err);
-    t = count();
+    say("mldsa65_verify", instructions() - t, err);
+    t = instructions();
     qsafp_sha256(out, IN, 256);
-    say("sha256_256", count() - t, 0);
+    say("sha256_256", instructions() - t, 0);
+    renewal_t r = count_renewal();
+    say("request_without_signature", r.request, !r.whole);
+    say("lease_without_signatures", r.verify, !r.whole);
+    say("records_of_a_renewal", r.records, !r.whole);
     put('.');
     for (;;)
         __asm__ volatile("wfi");
