@@ -10,6 +10,7 @@
  * No stack, no gp, no tp, no mtvec.  Hart 0 comes first; the others come when it has written their msip, which they clear again.
  * AArch64 hand-over: every core enters at EL3, DAIF masked, with x0 = core, memory management and caches on, the 2 MB with boot stage, table,
  * image and page tables read-only.  No stack; VBAR_EL3 is the boot stage's.  Core 0 comes first; the others wait for software interrupt 8.
+ * ARMv7 hand-over: the same in System mode of the secure side, A, I, F masked, with r0 = core, in ARM state; VBAR is the boot stage's.
  * The monitor image is text and read-only data alone: its .bss, stacks and data lie in MONITOR_RAM, which is not zeroed. */
 #ifndef QSAFP_BOOT_TABLE_H
 #define QSAFP_BOOT_TABLE_H

@@ -31,7 +31,7 @@ def build_handover(t: Target, folder: Path) -> bytes:
     own = HERE / "handover"
     sources = [own / t.arch / "start.S", own / "handover.c", ROOT / "cext/monitor/mem.c"]
     at = {"MONITOR_AT": t.map["MONITOR_BASE"]}
-    elf = t.link(own / "handover.ld", folder / "handover.elf", sources, at, *WARN, f"-I{own / t.arch}")
+    elf = t.link(own / "handover.ld", folder / "handover.elf", sources, at, *WARN, *(f"-I{own / arch}" for arch in t.archs))
     return elf.with_suffix(".bin").read_bytes()
 
 
@@ -204,7 +204,7 @@ class Unleashed(Device):
 class Virt(Device):
     """QEMU's virt machine: boot stage, counters and slots in one flash."""
 
-    name = "virt_aarch64"
+    name, emulator, processor = "virt_aarch64", "aarch64", "cortex-a53"
     slots_at = 0x2000000
     slot_step = 0x40000, 0x400000, 0x500000
     counter_at = 0x1FC0000, 0x1FC0020
@@ -233,8 +233,9 @@ class Virt(Device):
 
     def words(self) -> list[str]:
         self.fill()
-        words = ["qemu-system-aarch64", "-M", "virt,secure=on,gic-version=2,acpi=off", "-cpu", "cortex-a53", "-smp", "2", "-m", "128"]
-        words += ["-display", "none", "-monitor", "none", "-net", "none", "-no-reboot", "-serial", "null", "-serial", "stdio"]
+        words = [f"qemu-system-{self.emulator}", "-M", "virt,secure=on,gic-version=2,acpi=off", "-cpu", self.processor]
+        words += ["-smp", "2", "-m", "128", "-display", "none", "-monitor", "none", "-net", "none", "-no-reboot"]
+        words += ["-serial", "null", "-serial", "stdio"]
         return [*words, "-drive", f"if=pflash,unit=0,format=raw,file={self.counters}"]
 
     def levels(self, log: str, pin: int) -> list[int]:
@@ -250,7 +251,13 @@ class Virt(Device):
         return out
 
 
-DEVICES: dict[str, type[Device]] = {device.name: device for device in (Unleashed, Virt)}
+class VirtArmv7(Virt):
+    """The same with another processor."""
+
+    name, emulator, processor = "virt_armv7", "arm", "cortex-a15"
+
+
+DEVICES: dict[str, type[Device]] = {device.name: device for device in (Unleashed, Virt, VirtArmv7)}
 
 
 def target_of(device: type[Device]) -> Target:

@@ -12,8 +12,8 @@ uint64_t try_store(volatile uint32_t *p);
 
 #include "arch.h"
 
-_Noreturn void first_hart(uint64_t hart, const qsafp_boot_table_t *table);
-_Noreturn void other_hart(uint64_t hart, const qsafp_boot_table_t *table);
+_Noreturn void first_hart(uintptr_t hart, const qsafp_boot_table_t *table);
+_Noreturn void other_hart(uintptr_t hart, const qsafp_boot_table_t *table);
 
 static volatile uint64_t *const seen = (volatile uint64_t *)(MONITOR_RAM + 0x1000);
 
@@ -77,14 +77,14 @@ static void say_signature(const qsafp_boot_table_t *table)
     say("forged", !table->ed25519_verify(sig, secret + 32, msg, 4));
 }
 
-void other_hart(uint64_t hart, const qsafp_boot_table_t *table)
+void other_hart(uintptr_t hart, const qsafp_boot_table_t *table)
 {
     seen[hart] = table == (const void *)BOOT_TABLE && locked() && store_faults() ? 1 : 2;
     for (;;)
         __asm__ volatile("wfi");
 }
 
-void first_hart(uint64_t hart, const qsafp_boot_table_t *table)
+void first_hart(uintptr_t hart, const qsafp_boot_table_t *table)
 {
     uint8_t digest[32];
     say("hart", hart);

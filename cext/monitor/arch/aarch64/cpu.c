@@ -37,8 +37,6 @@ void arch_unlock(bool was)
         __asm__ volatile("msr daifclr, #1" : : : "memory");
 }
 
-void memory_start(void) {} /* reset.S did */
-
 uint64_t place_of(uintptr_t at, bool write)
 {
     uint64_t kept = SYS_READ(par_el1);

@@ -10,11 +10,6 @@ unsigned core_here(void);
 void alarm_start(void); /* it fires at no time, until it is told one */
 /* Where an address of the payload's gets to by its own rights; 0 where it would fault. */
 uint64_t place_of(uintptr_t at, bool write);
-void memory_start(void); /* the tables of what the monitor may reach, where reset did not make them */
-void mmu_on(void);       /* on each core, where reset did not */
-
-/* reset/tables.c: code is read-only at once, or later */
-void mmu_tables(uint32_t locked);
 
 /* gic.c */
 void gic_start(void);      /* of the whole board */

@@ -143,7 +143,6 @@ void arch_start(void)
     first_context[11] = (uintptr_t)core_begin;
     first.payload = (uintptr_t)first_context;
     first.mask = ALL_OURS;
-    memory_start();
     core_start();
     gic_start();
     *at(GICC_BASE, PMR) = ONLY_URGENT;

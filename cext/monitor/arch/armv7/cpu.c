@@ -38,22 +38,6 @@ void arch_unlock(bool was)
         __asm__ volatile("cpsie f" : : : "memory");
 }
 
-void memory_start(void) { mmu_tables(1); }
-
-void mmu_on(void)
-{
-    CP_WRITE(ACTLR, CP_READ(ACTLR) | 1u << 6); /* Cortex-A15: coherent with the other cores before the caches are on */
-    CP_WRITE(MAIR0, MEMORY_TYPES);
-    CP_WRITE(TTBCR, 1u << 31 | 1u << 23 | 3u << 12 | 1u << 10 | 1u << 8); /* long descriptors, 4 GB */
-    CP_WRITE64(TTBR0_64, TABLES);
-    DSB();
-    CP_WRITE(TLBIALL, 0);
-    DSB();
-    ISB();
-    CP_WRITE(SCTLR, SCTLR_OFF | 1u << 19 | 1u << 12 | 1u << 11 | 1u << 2 | 1u); /* nothing that is written is run */
-    ISB();
-}
-
 /* The answer has the form of the payload's own page tables: bit 11 tells which.  Supersections reach beyond its RAM. */
 uint64_t place_of(uintptr_t at, bool write)
 {

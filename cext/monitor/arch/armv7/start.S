@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* First instructions of every processor core, vectors of Monitor mode and of the secure side, and the way between monitor and payload on
- * the core they share (HW-15).
+/* The monitor's first instructions, vectors of Monitor mode and of the secure side, and the way between monitor and payload on the core
+ * they share (HW-15).
  *
  * The monitor's loop runs in System mode, all that it does for a core of the payload in Monitor mode; the payload's registers of other
  * modes stay where they are, but for System mode's, which wait on the stack while the loop runs. */
@@ -28,7 +28,7 @@
     .globl _start, vectors
 vectors:
 _start:
-    b reset
+    b begin
     b own
     b called
     b own
@@ -60,67 +60,32 @@ own:
     cpsid aif, #MODE_MON
     bl fault
 
-/* From reset, in secure flash: the first core brings the image to secure RAM and goes on there. */
-reset:
-    cpsid aif, #MODE_SYS
-    mrc p15, 0, r0, c0, c0, 5
-    ands r0, r0, #0xff
-    bne other
-    adr r1, _start
-    ldr r2, =_start
-    ldr r3, =code_end
-    bl copy
+/* From reset.S, r0 = core. */
+begin:
+    cps #MODE_MON
+    cmp r0, #0
+    bne second
     ldr r1, =bss_start
     ldr r2, =bss_end
     mov r3, #0
 1:  str r3, [r1], #4
     cmp r1, r2
     blo 1b
-    mcr p15, 0, r3, c7, c5, 0
-    mcr p15, 0, r3, c7, c5, 6
-    dsb
-    isb
-    cps #MODE_MON
     ldr sp, =first_context
     cps #MODE_SYS
     ldr sp, =stack_0
-    ldr r1, =GICD_BASE
-    mov r2, #1
-    str r2, [r1]
-    ldr r2, =(1 << 17 | SGI_POKE)
-    str r2, [r1, #0xF00]
-    ldr r1, =others_in
-2:  ldr r2, [r1]                    /* nobody runs in flash when it takes its first command */
-    cmp r2, #0
-    beq 2b
-    ldr r1, =boot_board_start
-    blx r1
-    ldr r1, =monitor_main
-    bx r1
+    bl monitor_main
 
-/* The second waits for a secure interrupt from it: nothing of an earlier life looks like one. */
-other:
+second:
+    ldr sp, =stack_0 + 2 * STACK_N
     ldr r1, =GICD_BASE + 0x200
-3:  ldr r2, [r1]
+2:  ldr r2, [r1]                    /* the first core's interrupt: state is there */
     tst r2, #1 << SGI_POKE
-    beq 3b
-    mov r2, #0
-    mcr p15, 0, r2, c7, c5, 0
-    mcr p15, 0, r2, c7, c5, 6
-    dsb
-    isb
-    ldr r1, =core_first
-    bx r1
+    beq 2b
+    bl core_start
+    mov r0, #2
+    bl core_main
 
-copy:
-    ldm r1!, {r4-r7}
-    stm r2!, {r4-r7}
-    cmp r2, r3
-    blo copy
-    bx lr
-    .ltorg
-
-    .text
 /* void context_switch(uintptr_t *from, uintptr_t to): the stacks of the two that share the first core, each in its own mode. */
     .globl context_switch
     .type context_switch, %function
@@ -157,30 +122,7 @@ core_enter:
 core_begin:
     mov r0, #1
     bl core_main
-
-core_first:
-    cps #MODE_MON
-    ldr sp, =stack_0 + 2 * STACK_N
-    ldr r1, =GICD_BASE + 0xF10
-    mov r2, #1
-    strb r2, [r1, #SGI_POKE]        /* the first one is over */
-    dsb
-    ldr r1, =others_in
-    str r2, [r1]
-    dsb
-    ldr r1, =GICD_BASE + 0x200
-4:  ldr r2, [r1]                    /* the next one: tables and state are there */
-    tst r2, #1 << SGI_POKE
-    beq 4b
-    bl core_start
-    mov r0, #2
-    bl core_main
     .ltorg
-
-    .section .bss.others_in, "aw", %nobits
-    .balign 4
-others_in:
-    .space 4
 
     .section .bss.stacks, "aw", %nobits
     .balign 16

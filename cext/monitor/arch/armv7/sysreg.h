@@ -25,11 +25,9 @@
 
 #define MPIDR "0, %0, c0, c0, 5"
 #define SCTLR "0, %0, c1, c0, 0"
-#define ACTLR "0, %0, c1, c0, 1"
 #define SCR "0, %0, c1, c1, 0"
 #define NSACR "0, %0, c1, c1, 2"
 #define TTBCR "0, %0, c2, c0, 2"
-#define MAIR0 "0, %0, c10, c2, 0"
 #define VBAR "0, %0, c12, c0, 0"
 #define MVBAR "0, %0, c12, c0, 1"
 #define CNTFRQ "0, %0, c14, c0, 0"
@@ -39,14 +37,12 @@
 #define ATS12NSOPR "0, %0, c7, c8, 4"
 #define ATS12NSOPW "0, %0, c7, c8, 5"
 #define TLBIALL "0, %0, c8, c7, 0"
-#define TTBR0_64 "0, %Q0, %R0, c2"
 #define PAR_64 "0, %Q0, %R0, c7"
 #define CNTPCT_64 "0, %Q0, %R0, c14"
 #define CNTP_CVAL_64 "2, %Q0, %R0, c14"
 
-#define SCTLR_OFF 0x00C50078u    /* what has to be one is; no MMU, no caches, exceptions in ARM state */
-#define MEMORY_TYPES 0xFF04      /* 0: device; 1: write-back */
-#define ALWAYS_ONE 0u            /* in descriptors of EL3 of AArch64 alone */
+#define SCTLR_OFF 0x00C50078u /* what has to be one is; no MMU, no caches, exceptions in ARM state */
+#define ALWAYS_ONE 0u         /* in descriptors of AArch64 alone */
 #define SMC_OURS 0x83000000u
 #endif
 

@@ -77,7 +77,7 @@ void core_start(void)
     CP_WRITE(MVBAR, (uintptr_t)vectors);
     CP_WRITE(SCR, SCR_SECURE);
     CP_WRITE(NSACR, 3u << 10); /* floating point is the payload's */
-    mmu_on();
+    ISB();
 }
 
 void core_main(uint32_t core)

@@ -45,7 +45,6 @@ other:
 first:
     ldr x1, =STACK
     mov sp, x1
-    mov w0, #0
     bl mmu_tables
     ldr w0, =SCTLR
     bl mmu_on

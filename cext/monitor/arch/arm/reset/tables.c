@@ -9,12 +9,12 @@
 #include "sysreg.h"
 
 enum { BLOCK_SHIFT = 21, BLOCKS = 512 };
-enum { BLOCK = 1, TABLE = 3, DEVICE = 0 << 2, NORMAL = 1 << 2, NONSECURE = 1 << 5, READ_ONLY = 1 << 7, INNER = 3 << 8, SEEN = 1 << 10 };
+enum { BLOCK = 1, TABLE = 3, DEVICE = 0 << 2, NORMAL = 1 << 2, NONSECURE = 1 << 5, INNER = 3 << 8, SEEN = 1 << 10 };
 #define NEVER_RUN (1ull << 54)
 #define LEVEL1 ((uint64_t *)TABLES)
 #define LEVEL2 ((uint64_t *)(TABLES + 0x1000))
 
-void mmu_tables(uint32_t locked);
+void mmu_tables(void);
 
 static void map(uint64_t base, uint64_t bytes, uint64_t what)
 {
@@ -22,14 +22,14 @@ static void map(uint64_t base, uint64_t bytes, uint64_t what)
         LEVEL2[at >> BLOCK_SHIFT] = at | what | BLOCK | ALWAYS_ONE | SEEN;
 }
 
-void mmu_tables(uint32_t locked)
+void mmu_tables(void)
 {
     const uint64_t data = NORMAL | INNER | NEVER_RUN;
     for (unsigned i = 0; i < BLOCKS; i++)
         LEVEL1[i] = LEVEL2[i] = 0;
     map(FLASH_BASE, FLASH_BYTES, DEVICE | NEVER_RUN);
     map(DEVICES_BASE, DEVICES_BYTES, DEVICE | NEVER_RUN);
-    map(CODE_AREA, CODE_AREA_BYTES, NORMAL | INNER | (locked ? READ_ONLY : 0));
+    map(CODE_AREA, CODE_AREA_BYTES, NORMAL | INNER); /* until reset.S locks it */
     map(SECURE_RAM, SECURE_RAM_BYTES, data);
     LEVEL1[0] = (uintptr_t)LEVEL2 | TABLE;
     LEVEL1[RAM_BASE >> 30] = RAM_BASE | data | NONSECURE | BLOCK | ALWAYS_ONE | SEEN;
