@@ -34,7 +34,6 @@ from qsafp_embedded.errors import GuardUnavailable
 from qsafp_embedded.keys import Ed25519Key
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = ROOT / "build/monitor/hifive_unleashed"
 QEMU = "qemu-system-riscv64"
 FUSES, ENTROPY, SET, PAYLOAD, ORDERS = 0x803E0000, 0x803E0800, 0x803E1000, 0x80400000, 0x807FF000
 ANYWHERE = 0x10060000  # reads as something on every board
@@ -135,9 +134,10 @@ class Board:
         if not flash.exists():
             flash.write_bytes(b"\xff" * (32 << 20))
         words = [QEMU, "-M", "sifive_u", "-smp", "3", "-m", "128", "-display", "none", "-net", "none", "-bios", "none", "-no-reboot"]
-        words += ["-kernel", str(OUT / "monitor.elf"), "-drive", f"if=mtd,format=raw,file={flash}"]
+        words += ["-kernel", str(self.out / "monitor.elf"), "-drive", f"if=mtd,format=raw,file={flash}"]
         words += self._blob("fuses.bin", self.device.fuses(), FUSES) + self._blob("entropy.bin", self._entropy, ENTROPY)
-        words += self._blob("set.cbor", self.device.document, SET) + self._blob("payload.bin", (OUT / "payload.bin").read_bytes(), PAYLOAD)
+        words += self._blob("set.cbor", self.device.document, SET)
+        words += self._blob("payload.bin", (self.out / "payload.bin").read_bytes(), PAYLOAD)
         words += self._blob("orders.bin", ORDER.pack(self.attack, *(8 * [0])), ORDERS)
         words += [*self._line(), *self._channels()]
         return [*words, *self._qemu]

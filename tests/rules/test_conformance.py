@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/conformance.md has one row per requirement id; it and SAFETY.md name only tests, scenarios and files that exist."""
+"""docs/conformance.md has one row per requirement id; it and other documents name only tests, scenarios and files that exist."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from repo import tracked
 from test_words import known_ids
 
-DOCS = ("docs/conformance.md", "SAFETY.md")
+DOCS = ("docs/conformance.md", "docs/porting.md", "docs/power.md", "SAFETY.md")
 TEST = re.compile(r"`(tests/[\w/.]+)::(\w+)`")
-FILE = re.compile(r"`((?:tests|tools|examples|docs)/[\w/.]+\.\w+)")
+FILE = re.compile(r"`((?:tests|tools|examples|docs|cext|board_ports)/[\w/.]+\.\w+)")
 SCENARIO = re.compile(r"scenario `(\w+)`")
 ROW = re.compile(r"^\| ((?:HW|OC|CD|GP)-T?\d+) \| (Built|Partly|Not yet) \|(.*)\|(.*)\|$", re.M)
 
