@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from check_attacks import ENDLESS, check_the_end, open_with_an_old_approval, reports, stop_by_hand
+from firmware import TARGETS
 from unleashed import Device, until
 from virt_aarch64 import VirtAarch64
 from virt_armv7 import VirtArmv7
@@ -22,6 +23,7 @@ from qsafp_embedded._tables import Phase
 BOARDS = {kind.name: kind for kind in (VirtAarch64, VirtArmv7)}
 REGISTER = 0x18  # exception class: a register that EL3 keeps for itself
 PROTECTION = 6
+NON_SECURE = 1 << 5  # in a descriptor
 TOLD = {(VirtAarch64, PROTECTION): {REGISTER}}
 ATTACKS = {
     1: "masks its interrupts",
@@ -66,6 +68,8 @@ def test_after_an_attack_the_lease_ends_on_time(kind: type[VirtAarch64], number:
         assert {cause >> 26 for cause, _, _ in found} == TOLD.get((kind, number), set())
         image = (board.out / "monitor.bin").read_bytes()[:64]
         assert b"".join(word.to_bytes(4, "little") for word in secure_words(board, board.code.start, 16)) == image
+        payload_memory = secure_words(board, TARGETS[kind.name].map["TABLES"] + 8, 1)[0]  # the descriptor of its GB
+        assert payload_memory & NON_SECURE, "a wrong place in a copy could be a secure one"
 
 
 def test_an_old_approval_opens_nothing(kind: type[VirtAarch64], folder: Path) -> None:
