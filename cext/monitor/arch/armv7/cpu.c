@@ -38,7 +38,7 @@ void arch_unlock(bool was)
         __asm__ volatile("cpsie f" : : : "memory");
 }
 
-/* The answer has the form of the payload's own page tables: bit 11 tells which.  Supersections reach beyond its RAM. */
+/* The answer has the form of the payload's own page tables: bit 11 tells which.  A supersection is refused. */
 uint64_t place_of(uintptr_t at, bool write)
 {
     enum { FAULT = 1, SUPERSECTION = 2, LONG = 1 << 11 };

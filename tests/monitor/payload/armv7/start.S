@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A small operating system on two cores: Supervisor mode, flat map.  r0: core, from 1; r1: how often it was started before. */
+/* A small operating system on two cores: Supervisor mode, flat map.  r0: core, from 1; r1: how often it was started before.  Attacks that have
+ * bit 2 run with long descriptors, all else with short ones: the monitor reads what either translates to. */
+#define ORDERS 0x407FF000
     .syntax unified
     .arch armv7-a
     .arm
@@ -11,12 +13,26 @@ _start:
     add sp, r2, r0, lsl #12
     ldr r2, =vectors
     mcr p15, 0, r2, c12, c0, 0
+    ldr r2, =ORDERS
+    ldr r2, [r2]
+    tst r2, #4
+    bne long
     mov r2, #0
-    mcr p15, 0, r2, c2, c0, 2       /* short descriptors */
+    mcr p15, 0, r2, c2, c0, 2
     mov r2, #1
     mcr p15, 0, r2, c3, c0, 0
     ldr r2, =sections + 0x4A        /* tables are write-back, too */
     mcr p15, 0, r2, c2, c0, 0
+    b mapped
+long:
+    ldr r2, =0xFF04                 /* 0: device; 1: write-back */
+    mcr p15, 0, r2, c10, c2, 0
+    ldr r2, =0x80803500             /* 4 GB from TTBR0 alone */
+    mcr p15, 0, r2, c2, c0, 2
+    ldr r2, =level1
+    mov r3, #0
+    mcrr p15, 0, r2, r3, c2
+mapped:
     mcr p15, 0, r2, c8, c7, 0
     dsb
     isb
@@ -88,6 +104,10 @@ sections:
     .set at, at + 0x100000
     .endr
     .space 4096
+level1:
+    .quad 0x00000000 | 0x401
+    .quad 0x40000000 | 0x705
+    .quad 0x40000000 | 0x785, 0
 
     .section .bss
     .balign 16
