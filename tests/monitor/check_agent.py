@@ -34,7 +34,7 @@ def register(world: World, device: Device, log_id: bytes) -> None:
 
 async def lead(world: World, board: Board) -> None:
     """Run validators and agent until the lease was renewed some times."""
-    async with world.validators(), world.agent(guard_socket=f'"{board.line}"', guard_config='""') as agent:
+    async with world.validators(), world.agent(guard_socket=f'"{board.line}"', guard_config='""', renew_fraction=0.2) as agent:
         await world.until(lambda: agent.status()["renewals"] > RENEWALS, f"{RENEWALS} renewals")
 
 
@@ -54,7 +54,7 @@ def audit(world: World, line: Path, k0: bytes) -> dict[str, object]:
 
 def test_an_agent_leads_a_board_through_its_line(folder: Path) -> None:
     world = World(folder, profile="fleet")
-    device = Device(duration_ms=6000, document=(world.root / "set/set-1.cbor").read_bytes())
+    device = Device(duration_ms=10_000, document=(world.root / "set/set-1.cbor").read_bytes())
     with Board(device, folder) as board:
         with board.client() as client:
             register(world, device, client.status().log_id)

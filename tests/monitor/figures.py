@@ -148,7 +148,7 @@ def traced(isa: Isa, folder: Path) -> str:
     """Let a lease end on a board whose payload validates all the time; return the trace of its last moments."""
     page, code = isa.symbols("payload")["gate_open"], isa.board.code
     watched = f"{code.start:#x}..{code.stop - 1:#x},{page[0]:#x}..{page[0] + page[1] - 1:#x}"
-    with isa.board(Device(duration_ms=4000), folder, attack=MEASURE, qemu=("-dfilter", watched)) as board, board.client() as client:
+    with isa.board(Device(duration_ms=6000), folder, attack=MEASURE, qemu=("-dfilter", watched)) as board, board.client() as client:
         board.lease(client)
         time.sleep(max(0.0, client.status().remaining_ns / 1e9 - LEAD_S))
         board.hmp("stop")
