@@ -110,13 +110,14 @@ class Target:
 
 
 RV64 = ("-march=rv64imac_zicsr_zifencei", "-mabi=lp64", "-mcmodel=medany", "-msmall-data-limit=0")
-A64 = ("-march=armv8-a", "-mgeneral-regs-only", "-mno-outline-atomics", "-fomit-frame-pointer", "-mcmodel=tiny")
+A64 = ("-march=armv8-a", "-mgeneral-regs-only", "-mno-outline-atomics", "-fomit-frame-pointer")
+A64_SMALL = ("-mcmodel=tiny", "-fno-shrink-wrap", "-fno-move-loop-invariants")  # by trial
 T32 = ("-march=armv7ve", "-mthumb", "-mfloat-abi=soft", "-fomit-frame-pointer")
 TARGETS = {
     t.board: t
     for t in (
         Target("hifive_unleashed", "riscv64", "riscv64-linux-gnu-", RV64, "nor"),
-        Target("virt_aarch64", "aarch64", "aarch64-linux-gnu-", A64, "cfi", "arm", "virt_arm"),
+        Target("virt_aarch64", "aarch64", "aarch64-linux-gnu-", (*A64, *A64_SMALL), "cfi", "arm", "virt_arm"),
         Target("virt_armv7", "armv7", "arm-none-eabi-", T32, "cfi", "arm", "virt_arm", ("-lgcc",)),
     )
 }

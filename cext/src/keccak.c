@@ -4,13 +4,10 @@
 
 #include "keccak.h"
 
-static const uint64_t iota[24] = {
-    0x0000000000000001, 0x0000000000008082, 0x800000000000808a, 0x8000000080008000,
-    0x000000000000808b, 0x0000000080000001, 0x8000000080008081, 0x8000000000008009,
-    0x000000000000008a, 0x0000000000000088, 0x0000000080008009, 0x000000008000000a,
-    0x000000008000808b, 0x800000000000008b, 0x8000000000008089, 0x8000000000008003,
-    0x8000000000008002, 0x8000000000000080, 0x000000000000800a, 0x800000008000000a,
-    0x8000000080008081, 0x8000000000008080, 0x0000000080000001, 0x8000000080008008,
+/* FIPS 202 section 3.2.5: bit j stands for bit 2^j - 1, and no others are ever set. */
+static const uint8_t iota[24] = {
+    0x01, 0x1a, 0x5e, 0x70, 0x1f, 0x21, 0x79, 0x55, 0x0e, 0x0c, 0x35, 0x26,
+    0x3f, 0x4f, 0x5d, 0x53, 0x52, 0x48, 0x16, 0x66, 0x79, 0x58, 0x21, 0x74,
 };
 
 /* FIPS 202 sections 3.2.2 and 3.2.3 walked as one cycle from lane (1, 0): where each lane goes, and how far it turns. */
@@ -40,6 +37,11 @@ static void chi(uint64_t row[5])
     row[4] ^= ~a0 & a1;
 }
 
+static uint64_t spread(uint64_t b)
+{
+    return (b & 3) | (b & 4) << 1 | (b & 8) << 4 | (b & 16) << 11 | (b & 32) << 26 | (b & 64) << 57;
+}
+
 static void permute(uint64_t a[25])
 {
     for (unsigned round = 0; round < 24; round++) {
@@ -52,7 +54,7 @@ static void permute(uint64_t a[25])
         }
         for (unsigned y = 0; y < 25; y += 5)
             chi(a + y);
-        a[0] ^= iota[round];
+        a[0] ^= spread(iota[round]);
     }
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ML-DSA-65 verification, FIPS 204 algorithms 3 and 8, one row of A at a time: what lives on the stack is NTT(z), NTT(c),
- * one row of w and two sponges.  A is never stored: each coefficient is used as it is sampled.
+ * one row of w, two sponges and the powers of the root.  A is never stored: each coefficient is used as it is sampled.
  * Every coefficient is a uint32_t in [0, Q), unless a comment says otherwise. */
 #include <string.h>
 
@@ -26,6 +26,8 @@ enum {
     CTX_MAX = 255,
     Q_NEG_INV = -58728449, /* -1/Q mod 2^32 */
     SCALE_BACK = 41978,  /* 2^64 / 256 mod Q: undoes the 256 of the inverse NTT and one Montgomery factor */
+    ONE = 4193792,       /* 1 and 1753, a root of -1 of order 512, in Montgomery form: times 2^32 mod Q */
+    ROOT = 2091667,
 };
 
 _Static_assert(CTILDE_BYTES + L * Z_BYTES + OMEGA + K == QSAFP_MLDSA65_SIG_BYTES, "signature layout");
@@ -35,32 +37,9 @@ typedef uint32_t poly[N];
 
 typedef struct {
     const uint8_t *pk, *sig;
-    poly z_hat[L], c_hat;
+    poly zeta, z_hat[L], c_hat;
     qsafp_shake_t digest; /* of mu and the rows of w1 so far */
 } work_t;
-
-/* 1753^bitrev(i) * 2^32 mod Q (FIPS 204 appendix B, in Montgomery form). */
-static const uint32_t zeta[N] = {
-    4193792, 25847, 5771523, 7861508, 237124, 7602457, 7504169, 466468, 1826347, 2353451, 8021166, 6288512, 3119733, 5495562,
-    3111497, 2680103, 2725464, 1024112, 7300517, 3585928, 7830929, 7260833, 2619752, 6271868, 6262231, 4520680, 6980856, 5102745,
-    1757237, 8360995, 4010497, 280005, 2706023, 95776, 3077325, 3530437, 6718724, 4788269, 5842901, 3915439, 4519302, 5336701,
-    3574422, 5512770, 3539968, 8079950, 2348700, 7841118, 6681150, 6736599, 3505694, 4558682, 3507263, 6239768, 6779997, 3699596,
-    811944, 531354, 954230, 3881043, 3900724, 5823537, 2071892, 5582638, 4450022, 6851714, 4702672, 5339162, 6927966, 3475950,
-    2176455, 6795196, 7122806, 1939314, 4296819, 7380215, 5190273, 5223087, 4747489, 126922, 3412210, 7396998, 2147896, 2715295,
-    5412772, 4686924, 7969390, 5903370, 7709315, 7151892, 8357436, 7072248, 7998430, 1349076, 1852771, 6949987, 5037034, 264944,
-    508951, 3097992, 44288, 7280319, 904516, 3958618, 4656075, 8371839, 1653064, 5130689, 2389356, 8169440, 759969, 7063561,
-    189548, 4827145, 3159746, 6529015, 5971092, 8202977, 1315589, 1341330, 1285669, 6795489, 7567685, 6940675, 5361315, 4499357,
-    4751448, 3839961, 2091667, 3407706, 2316500, 3817976, 5037939, 2244091, 5933984, 4817955, 266997, 2434439, 7144689, 3513181,
-    4860065, 4621053, 7183191, 5187039, 900702, 1859098, 909542, 819034, 495491, 6767243, 8337157, 7857917, 7725090, 5257975,
-    2031748, 3207046, 4823422, 7855319, 7611795, 4784579, 342297, 286988, 5942594, 4108315, 3437287, 5038140, 1735879, 203044,
-    2842341, 2691481, 5790267, 1265009, 4055324, 1247620, 2486353, 1595974, 4613401, 1250494, 2635921, 4832145, 5386378, 1869119,
-    1903435, 7329447, 7047359, 1237275, 5062207, 6950192, 7929317, 1312455, 3306115, 6417775, 7100756, 1917081, 5834105, 7005614,
-    1500165, 777191, 2235880, 3406031, 7838005, 5548557, 6709241, 6533464, 5796124, 4656147, 594136, 4603424, 6366809, 2432395,
-    2454455, 8215696, 1957272, 3369112, 185531, 7173032, 5196991, 162844, 1616392, 3014001, 810149, 1652634, 4686184, 6581310,
-    5341501, 3523897, 3866901, 269760, 2213111, 7404533, 1717735, 472078, 7953734, 1723600, 6577327, 1910376, 6712985, 7276084,
-    8119771, 4546524, 5441381, 6144432, 7959518, 6094090, 183443, 7403526, 1612842, 4834730, 7826001, 3919660, 8332111, 7018208,
-    3937738, 1400424, 7534263, 1976782,
-};
 
 static uint32_t add(uint32_t a, uint32_t b) { return a + b >= Q ? a + b - Q : a + b; }
 static uint32_t sub(uint32_t a, uint32_t b) { return a >= b ? a - b : a + Q - b; }
@@ -74,8 +53,22 @@ static uint32_t mul(uint32_t a, uint32_t b)
     return t >= Q ? t - Q : t;
 }
 
+/* 1753^bitrev(i) * 2^32 mod Q (FIPS 204 appendix B, in Montgomery form). */
+static void make_zeta(poly zeta)
+{
+    uint32_t power = ONE;
+    for (unsigned i = 0, mirrored = 0; i < N; i++) {
+        zeta[mirrored] = power;
+        power = mul(power, ROOT);
+        unsigned top = N / 2;
+        for (; mirrored & top; top /= 2)
+            mirrored ^= top; /* one is added from the other end */
+        mirrored ^= top;
+    }
+}
+
 /* Algorithm 41. */
-static void ntt(poly w)
+static void ntt(const poly zeta, poly w)
 {
     unsigned m = 0;
     for (unsigned len = N / 2; len; len /= 2)
@@ -90,7 +83,7 @@ static void ntt(poly w)
 }
 
 /* Algorithm 42; also removes the factor 2^-32 that mul() left in each product. */
-static void ntt_inverse(poly w)
+static void ntt_inverse(const poly zeta, poly w)
 {
     unsigned m = N;
     for (unsigned len = 1; len < N; len *= 2)
@@ -126,7 +119,7 @@ static int take_z(work_t *s)
         s->z_hat[n / N][n % N] = sub(GAMMA1, v);
     }
     for (unsigned i = 0; i < L; i++)
-        ntt(s->z_hat[i]);
+        ntt(s->zeta, s->z_hat[i]);
     return 1;
 }
 
@@ -165,7 +158,7 @@ static void take_c(work_t *s)
         s->c_hat[i] = s->c_hat[j];
         s->c_hat[j] = sign[bit / 8] >> bit % 8 & 1 ? Q - 1 : 1;
     }
-    ntt(s->c_hat);
+    ntt(s->zeta, s->c_hat);
 }
 
 /* w += A[row][col] z_hat[col], A being sampled here (algorithms 30 and 32). */
@@ -194,12 +187,12 @@ static void make_row(work_t *s, poly w, unsigned row)
     const uint8_t *t1 = s->pk + 32 + row * T1_BYTES;
     for (unsigned j = 0; j < N; j++)
         w[j] = bits_at(t1, j, 10) << D;
-    ntt(w);
+    ntt(s->zeta, w);
     for (unsigned j = 0; j < N; j++)
         w[j] = sub(0, mul(w[j], s->c_hat[j]));
     for (unsigned col = 0; col < L; col++)
         add_product(s, w, row, col);
-    ntt_inverse(w);
+    ntt_inverse(s->zeta, w);
 }
 
 /* UseHint (algorithm 40).  r1 = 16 is Q - 1, which wraps to 0 with r0 <= 0 (algorithm 36). */
@@ -256,6 +249,7 @@ int qsafp_mldsa65_verify(const uint8_t pk[1952], const qsafp_mldsa65_msg_t *m, c
         return QSAFP_E_ARGUMENT;
     s.pk = pk;
     s.sig = sig;
+    make_zeta(s.zeta);
     if (!hint_ok(sig + CTILDE_BYTES + L * Z_BYTES) || !take_z(&s))
         return QSAFP_E_BAD_SIGNATURE;
     take_c(&s);

@@ -91,12 +91,14 @@ void qsafp_sha512_update(qsafp_sha512_t *s, const void *data, size_t n)
 
 void qsafp_sha512_final(qsafp_sha512_t *s, uint8_t out[64])
 {
-    static const uint8_t pad[128] = {0x80};
+    static const uint8_t one = 0x80, zero;
     uint8_t bits[16] = {0};
     for (unsigned i = 0; i < 8; i++)
         bits[15 - i] = (uint8_t)(s->len << 3 >> 8 * i);
     bits[7] = (uint8_t)(s->len >> 61);
-    qsafp_sha512_update(s, pad, 128 - (s->len + 16) % 128); /* 1 to 128 bytes: up to the last 16 of a block */
+    qsafp_sha512_update(s, &one, 1);
+    while (s->len % 128 != 112) /* up to the last 16 bytes of a block */
+        qsafp_sha512_update(s, &zero, 1);
     qsafp_sha512_update(s, bits, sizeof bits);
     for (unsigned i = 0; i < 64; i++)
         out[i] = (uint8_t)(s->h[i / 8] >> (56 - 8 * (i % 8)));

@@ -59,14 +59,16 @@ void boot_trap(void) { halt("trap"); }
 
 static void say_verdict(const char *kind, unsigned slot, qsafp_image_verdict_t v)
 {
-    static const char names[][12] = {"",    "MAGIC",    "FORMAT",   "KIND", "BOARD",   "OLD",       "LOAD",
-                                     "SIZE", "ENTRY", "RESERVED", "ROOT_KEY", "HASH", "ED25519", "ML_DSA_65"};
+    static const char names[] = "GOOD\0MAGIC\0FORMAT\0KIND\0BOARD\0OLD\0LOAD\0SIZE\0ENTRY\0RESERVED\0ROOT_KEY\0HASH\0ED25519\0ML_DSA_65";
+    const char *name = names;
+    for (unsigned n = v == QSAFP_IMAGE_VERDICT_GOOD ? 0 : (unsigned)v; n; n--)
+        while (*name++)
+            ;
     say("boot: ");
     say(kind);
     say(slot ? " slot 1: " : " slot 0: ");
-    say(v == QSAFP_IMAGE_VERDICT_GOOD ? "GOOD\n" : names[(unsigned)v % (sizeof names / sizeof *names)]);
-    if (v != QSAFP_IMAGE_VERDICT_GOOD)
-        say("\n");
+    say(name);
+    say("\n");
 }
 
 /* Flash is read once: everything after the copy looks at the copy, and bytes behind the image are zeroed. */

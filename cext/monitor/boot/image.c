@@ -11,13 +11,16 @@ enum { SIGNED = 72, KEYS = SIGNED, KEYS_BYTES = 32 + 1952, SIGNATURE = KEYS + KE
 
 static const char label[] = "qsafp/1/image";
 
-static uint64_t get(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    while (n--)
-        v = v << 8 | p[n];
-    return v;
-}
+/* The first bytes as they lie there: every processor that boots from here is little-endian. */
+typedef struct {
+    uint32_t magic;
+    uint16_t format, kind;
+    uint32_t board, security_version;
+    uint64_t load, entry;
+    uint32_t size, zero;
+    uint8_t sha256[32];
+} header_t;
+_Static_assert(sizeof(header_t) == SIGNED, "docs/formats.md, Image");
 
 static int zero(const uint8_t *p, const uint8_t *end)
 {
@@ -29,28 +32,30 @@ static int zero(const uint8_t *p, const uint8_t *end)
 
 qsafp_image_verdict_t qsafp_image_header(qsafp_image_t *out, const qsafp_image_place_t *place, const uint8_t front[5432])
 {
-    out->security_version = (uint32_t)get(front + 12, 4);
-    out->load = get(front + 16, 8);
-    out->entry = get(front + 24, 8);
-    out->size = (uint32_t)get(front + 32, 4);
-    memcpy(out->sha256, front + 40, sizeof out->sha256);
-    if (get(front, 4) != QSAFP_IMAGE_MAGIC)
+    header_t h;
+    memcpy(&h, front, sizeof h);
+    out->security_version = h.security_version;
+    out->load = h.load;
+    out->entry = h.entry;
+    out->size = h.size;
+    memcpy(out->sha256, h.sha256, sizeof out->sha256);
+    if (h.magic != QSAFP_IMAGE_MAGIC)
         return QSAFP_IMAGE_VERDICT_MAGIC;
-    if (get(front + 4, 2) != QSAFP_IMAGE_FORMAT)
+    if (h.format != QSAFP_IMAGE_FORMAT)
         return QSAFP_IMAGE_VERDICT_FORMAT;
-    if (get(front + 6, 2) != place->kind)
+    if (h.kind != place->kind)
         return QSAFP_IMAGE_VERDICT_KIND;
-    if (get(front + 8, 4) != place->board)
+    if (h.board != place->board)
         return QSAFP_IMAGE_VERDICT_BOARD;
-    if (out->security_version < place->counter)
+    if (h.security_version < place->counter)
         return QSAFP_IMAGE_VERDICT_OLD;
-    if (out->load != place->base)
+    if (h.load != place->base)
         return QSAFP_IMAGE_VERDICT_LOAD;
-    if (!out->size || out->size > place->capacity_bytes)
+    if (!h.size || h.size > place->capacity_bytes)
         return QSAFP_IMAGE_VERDICT_SIZE;
-    if (out->entry - out->load >= out->size || out->entry & 3)
+    if (h.entry - h.load >= h.size || h.entry & 3)
         return QSAFP_IMAGE_VERDICT_ENTRY;
-    if (!zero(front + 36, front + 40) || !zero(front + END, front + QSAFP_IMAGE_FRONT_BYTES))
+    if (h.zero || !zero(front + END, front + QSAFP_IMAGE_FRONT_BYTES))
         return QSAFP_IMAGE_VERDICT_RESERVED;
     return QSAFP_IMAGE_VERDICT_GOOD;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The monitor's first instructions, vectors of EL3, and the way between monitor and payload on the core they share (HW-15).
  *
- * The image begins with the vectors: those of a stack that EL3 never uses leave room for the start, the others for what all share. */
+ * The image begins with the vectors: those of a stack that EL3 never uses leave room for the start, the others for what all share and for
+ * what monitor.ld puts there. */
 #include "map.h"
 
 #define STACK0 0x6000
@@ -12,8 +13,8 @@
 #define CONTEXT 96
 
 /* x0: frame, x1: what it is */
-    .macro enter kind, at
-    .org vectors + \at
+    .macro enter kind
+    .balign 128
     sub sp, sp, #FRAME
     stp x0, x1, [sp]
     mov w1, #\kind
@@ -23,7 +24,7 @@
 /* From reset.S, x0 = core. */
     .section .text.start, "ax"
     .balign 2048
-    .globl _start, vectors
+    .globl _start, vectors, last_vector
 vectors:
 _start:
     cbnz x0, second
@@ -53,7 +54,9 @@ core_begin:
     b core_main
     .ltorg
 
-    enter 0, 0x200
+    .section .text.vectors.0, "ax"
+    .balign 512
+    enter 0
 save:
     stp x2, x3, [sp, #16]
     stp x4, x5, [sp, #32]
@@ -71,7 +74,7 @@ save:
     bl trap
     b restore
 
-    enter 0, 0x280
+    enter 0
 restore:
     ldp x2, x3, [sp, #F_ELR]
     msr elr_el3, x2
@@ -90,7 +93,7 @@ restore:
     eret
 
 
-    enter 1, 0x300                  /* FIQ in the monitor */
+    enter 1                /* FIQ in the monitor */
 /* void context_switch(uint64_t *from, uint64_t to): the stack pointers of the two that share the first core. */
     .globl context_switch
 context_switch:
@@ -111,7 +114,7 @@ context_switch:
     ldp x19, x20, [sp], #CONTEXT
     ret
 
-    enter 0, 0x380
+    enter 0
 /* To the payload for the first time, with registers from the frame in x0; what lies below its end is this core's stack for traps. */
     .globl core_enter
 core_enter:
@@ -121,13 +124,15 @@ core_enter:
     .endr
     b restore
 
-/* From AArch64, from AArch32. */
-    .irp base, 0x400, 0x600
-    enter 2, \base
-    enter 2, \base + 0x80
-    enter 1, \base + 0x100
-    enter 2, \base + 0x180
-    .endr
+/* From below, where AArch64 runs at EL1 whatever the payload does (SCR_EL3.RW): nothing comes to the last four vectors. */
+    enter 2
+    .section .text.vectors.1, "ax"
+    enter 2
+    .section .text.vectors.2, "ax"
+    enter 1
+    .section .text.vectors.3, "ax"
+    enter 2
+last_vector = . - 16
 
     .section .bss.stacks, "aw", @nobits
     .balign 16

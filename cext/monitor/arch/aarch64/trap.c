@@ -31,7 +31,7 @@ static void reflect(frame_t *f, uint64_t cause, uint64_t address)
     f->spsr = SPSR_MASKED | SPSR_EL1H;
 }
 
-static void fresh(frame_t *f, const core_t *c)
+BEFORE_VECTORS static void fresh(frame_t *f, const core_t *c)
 {
     memset(f, 0, sizeof *f);
     f->elr = PAYLOAD_BASE;
@@ -85,7 +85,7 @@ void trap(frame_t *f, uint64_t kind)
         monitor_halt("a trap of its own");
 }
 
-void core_start(void)
+BEFORE_VECTORS void core_start(void)
 {
     SYS_WRITE(vbar_el3, (uintptr_t)vectors);
     SYS_WRITE(scr_el3, SCR);
@@ -94,7 +94,7 @@ void core_start(void)
     ISB();
 }
 
-void core_main(uint64_t core)
+BEFORE_VECTORS void core_main(uint64_t core)
 {
     core_t *c = &m.core[core];
     frame_t f;

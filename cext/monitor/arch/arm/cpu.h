@@ -5,6 +5,9 @@
 
 #include "monitor.h"
 
+/* Into the room that vectors leave which are never taken (monitor.ld). */
+#define BEFORE_VECTORS __attribute__((noinline, section(".text.start.c")))
+
 /* cpu.c of the architecture, beside arch_ticks, arch_alarm, arch_lock, arch_unlock */
 unsigned core_here(void);
 void alarm_start(void); /* it fires at no time, until it is told one */

@@ -74,8 +74,12 @@ first:
     cbz w2, 3b
     mov x0, #0
     b hand_over
+    .ltorg
 
-    .org reset + 0x200
+    .globl boot_vectors
+    .section .text.reset.vectors, "ax"
+    .balign 512                     /* at 0x200 */
+boot_vectors:
     b trap
 clean:                              /* to memory, where no cache is asked */
     dc civac, x1
@@ -84,7 +88,7 @@ clean:                              /* to memory, where no cache is asked */
     b.lo clean
     ret
 
-    .org reset + 0x280
+    .org boot_vectors + 0x80
     b trap
 second:
     bl lock
@@ -96,7 +100,7 @@ second:
     mov x0, #1
     b hand_over
 
-    .org reset + 0x300
+    .org boot_vectors + 0x100
     b trap
 lock:
     ldr w0, =(SCTLR | WXN)
@@ -121,7 +125,7 @@ mmu_on:                             /* w0: SCTLR_EL3 */
     isb
     ret
 
-    .org reset + 0x380
+    .org boot_vectors + 0x180
 trap:
     msr daifset, #15
     mrs x0, mpidr_el1
