@@ -100,6 +100,16 @@ class Qmp:
             raise BoardError(f"QMP {name}: {answer['error']['desc']}")
         return answer["return"]
 
+    def all(self, names: list[str]) -> None:
+        """Execute commands that take nothing one right after the other.  Raises BoardError with QEMU's words."""
+        self._lines.send("\n".join(json.dumps({"execute": name}) for name in names))
+        left = len(names)
+        while left:
+            answer = self._next()
+            if "error" in answer:
+                raise BoardError(f"QMP: {answer['error']['desc']}")
+            left -= "return" in answer
+
     def get(self, path: str, name: str) -> Any:
         """Read a property of a device (qom-get)."""
         return self.call("qom-get", path=path, property=name)

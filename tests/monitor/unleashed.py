@@ -69,22 +69,24 @@ class Edges:
         """Take up the connection; from now on every edge of the device at ``path`` is told."""
         self._lines = lines
         self._seen: list[tuple[int, int]] = []
-        self._call(f"irq_intercept_out {path}")
+        self.ask(f"irq_intercept_out {path}")
 
-    def _call(self, words: str) -> None:
+    def ask(self, words: str) -> str:
+        """One command; what follows OK."""
         self._lines.send(words)
         while not (said := self._lines.line(GUEST_LIMIT_S) or "none").startswith("OK"):
             found = re.match(r"IRQ (raise|lower) (\d+)", said)
             assert found, f"qtest: {said}"
             self._seen.append((int(found[2]), int(found[1] == "raise")))
+        return said[2:].strip()
 
     def drive(self, line: int, level: int) -> None:
         """Put a level on an input from outside."""
-        self._call(f"set_irq_in /machine/soc unnamed-gpio-in {line} {level}")
+        self.ask(f"set_irq_in /machine/soc unnamed-gpio-in {line} {level}")
 
     def seen(self) -> list[tuple[int, int]]:
         """All edges so far: line, level."""
-        self._call(f"readb {ANYWHERE:#x}")
+        self.ask(f"readb {ANYWHERE:#x}")
         return self._seen
 
 
@@ -116,6 +118,7 @@ class Board:
     pin_numbers: Mapping[str, int] = {"LEASE_VALID": 0, "FAILSAFE": 1, "VALIDATOR_REQ": 2}
     orders_at = ORDERS
     code = range(0x80000000, 0x80010000)  # the monitor's
+    held = False  # whether it stands still until somebody lets it run
 
     def __init__(self, device: Device, folder: Path, *, attack: int = 0, entropy: bytes | None = None, qemu: tuple[str, ...] = ()) -> None:
         self.device, self.folder, self.attack = device, folder, attack
@@ -165,7 +168,8 @@ class Board:
             self._fd = os.open(self.line, os.O_RDWR | os.O_NOCTTY)  # what is said before a client comes is not an error
             self.qmp = Qmp(Lines(self.folder / "qmp", self.gone))
             self._edges = Edges(Lines(self.folder / "qtest", self.gone), self.pin_device())
-            self.qmp.call("cont")  # no edge comes before somebody looks
+            if not self.held:
+                self.qmp.call("cont")  # no edge comes before somebody looks
         except BaseException:
             self.__exit__()
             raise
