@@ -64,6 +64,7 @@ boards: setup ## emulated Linux boards, real kernels, checked from outside (BOAR
 emulate: setup ## emulated bare boards, the monitor below an OS, checked (BOARDS=a,b; SKIP=c); BOARD=a: that one alive here (LEAD=1)
 	tools/bootstrap.sh tests
 	$(PY) $(if $(BOARD),tests/monitor/live.py $(BOARD) $(if $(LEAD),--lead),tests/monitor/emulate.py $(BOARDS) $(if $(SKIP),skip=$(SKIP)))
+	$(if $(BOARD)$(BOARDS)$(SKIP),,$(PY) tools/conformance.py)
 
 wheels: setup ## the wheel for aarch64, armv7l and riscv64, each imported under emulation
 	tools/bootstrap.sh wheels

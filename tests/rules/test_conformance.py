@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import conformance
 from repo import tracked
 from test_words import known_ids
 
 DOCS = ("docs/conformance.md", "docs/porting.md", "docs/power.md", "SAFETY.md")
 TEST = re.compile(r"`(tests/[\w/.]+)::(\w+)`")
-FILE = re.compile(r"`((?:tests|tools|examples|docs|cext|board_ports)/[\w/.]+\.\w+)")
+FILE = re.compile(r"`((?:tests|tools|examples|docs|cext|board_ports|renode)/[\w/.]+\.\w+)")
 SCENARIO = re.compile(r"scenario `(\w+)`")
 ROW = re.compile(r"^\| ((?:HW|OC|CD|GP)-T?\d+) \| (Built|Partly|Not yet) \|(.*)\|(.*)\|$", re.M)
 
@@ -42,3 +44,23 @@ def test_the_rule_sees_a_name_that_is_not_there() -> None:
     files = {"tests/c/a.c": "static void here(void)", "qsafp_embedded/scenarios/x.py": "\ndef real(stage):"}
     assert unknown("`tests/c/a.c::gone`, `tests/c/b.c` scenario `fake`", files) == ["tests/c/a.c::gone", "tests/c/b.c", "fake"]
     assert unknown("`tests/c/a.c::here` scenario `real`", files) == []
+
+
+def test_every_case_of_the_suites_is_listed_with_what_came_of_it() -> None:
+    assert list(conformance.cases()) == [f"HW-T{n}" for n in range(1, 19)]
+    assert conformance.stale(tracked()["docs/conformance.md"]) == []
+
+
+def test_a_case_that_is_new_failed_or_did_not_run_is_told(tmp_path: Path) -> None:
+    text = conformance.table({})
+    assert text.count(" did not run |") == 18 * 3
+    assert conformance.stale(text.replace("HW-T7 ", "HW-T99 ")) != []
+    assert conformance.stale(text.replace("| virt_armv7 |", "|")) == ["virt_armv7"]
+    bad, late = '<testcase name="HW-T1 a"><failure/></testcase>', '<testcase name="HW-T2 b"><skipped message="no stage"/></testcase>'
+    (tmp_path / "virt_armv7.robot.xml").write_text(f"<testsuite>{bad}{late}</testsuite>")
+    ran = conformance.results(tmp_path)
+    assert [conformance.cell(c, "virt_armv7", ran) for c in ("HW-T1", "HW-T2", "HW-T3")] == [
+        "QEMU: failed",
+        "QEMU: did not run: no stage",
+        "did not run",
+    ]
