@@ -35,10 +35,10 @@ typedef struct {
     uint64_t load, entry;
     uint32_t size, reserved;
     uint8_t sha256[32];
-} header_t;
-_Static_assert(sizeof(header_t) == HEADER, "as docs/formats.md has it");
+} told_t;
+_Static_assert(sizeof(told_t) == HEADER, "as docs/formats.md has it");
 
-static bool allowed(const header_t *h, const uint8_t *tail)
+static bool allowed(const told_t *h, const uint8_t *tail)
 {
     bool right = h->magic == 0x314D4951 && h->format == 1 && h->kind == there.kind && h->board == there.board && h->version >= there.counter;
     for (int i = 0; i < TAIL; i++)
@@ -47,7 +47,7 @@ static bool allowed(const header_t *h, const uint8_t *tail)
            !(h->entry % 4) && !h->reserved;
 }
 
-static void check(uint8_t *front, uint8_t *body, const header_t *h)
+static void check(uint8_t *front, uint8_t *body, const told_t *h)
 {
     qsafp_image_place_t place = there;
     qsafp_image_t out;
@@ -68,7 +68,7 @@ static void check(uint8_t *front, uint8_t *body, const header_t *h)
 /* One byte that says what holds, header, reserved bytes, body: each in memory of exactly its size. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    header_t h;
+    told_t h;
     if (size < BEFORE || size > BEFORE + CAPACITY)
         return 0;
     uint8_t *front = calloc(1, QSAFP_IMAGE_FRONT_BYTES), *body = calloc(1, CAPACITY);
@@ -92,7 +92,7 @@ static void seeds(void)
     const uint32_t sizes[] = {4, 64, CAPACITY};
     for (unsigned i = 0; i < 3; i++)
         for (in[0] = 0; in[0] <= ALL; in[0]++) {
-            header_t h = {0x314D4951, 1, 1, 1, 2 + i, there.base, there.base + sizes[i] - 4, sizes[i], 0, {0}};
+            told_t h = {0x314D4951, 1, 1, 1, 2 + i, there.base, there.base + sizes[i] - 4, sizes[i], 0, {0}};
             memcpy(in + 1, &h, sizeof h);
             seed(in, BEFORE + sizes[i]);
         }
