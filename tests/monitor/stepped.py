@@ -28,7 +28,9 @@ from unleashed import GUEST_LIMIT_S, build
 TURN_US = 200
 EACH_S = 0.02  # between two looks at what is waited for
 LONGEST = 400
-ICOUNT = "shift=5"  # 32 ns an instruction; who waits for a timer waits as long, or a board at rest would be minutes ahead before it is stopped
+ICOUNT = (
+    "shift=5"  # 32 ns an instruction; who waits for a timer waits as long, or a board at rest would be minutes ahead before it is stopped
+)
 RECORD = struct.Struct("<IIII")
 
 

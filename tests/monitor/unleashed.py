@@ -230,8 +230,8 @@ class Board:
         """Obtain a lease that the first m validators or ``indexes`` sign; returns the token."""
         end = time.monotonic() + GUEST_LIMIT_S
         while True:
-            token = self.device.q.lease(self.propose(client), indexes)
             try:
+                token = self.device.q.lease(self.propose(client), indexes)
                 client.put(token)
             except CommandRefused as no:  # the host was so busy that the request ran out
                 if no.status != CommandStatus.NO_REQUEST or time.monotonic() > end:
