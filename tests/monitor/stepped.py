@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A board whose virtual time passes only while somebody asks for it: QEMU counts instructions and stands still in between.
 
-Three things are lent from QEMU's network layer, none of which the guest sees.  A filter that stamps packets tells the virtual time.
+A board at rest waits as long as its timer says, in the host's time: skipping that would leave it minutes ahead before it is stopped.
+
+Two things are lent from QEMU's network layer, none of which the guest sees.  A filter that stamps packets tells the virtual time.
 A filter that holds packets back has a timer, which bounds how long one processor keeps the others waiting: without it a core that
 spins starves the one that it spins for, as QEMU 7.2 changes between cores only when a timer is due.
 """
@@ -28,9 +30,7 @@ from unleashed import GUEST_LIMIT_S, build
 TURN_US = 200
 EACH_S = 0.02  # between two looks at what is waited for
 LONGEST = 400
-ICOUNT = (
-    "shift=5"  # 32 ns an instruction; who waits for a timer waits as long, or a board at rest would be minutes ahead before it is stopped
-)
+ICOUNT = "shift=5"  # 32 ns an instruction
 RECORD = struct.Struct("<IIII")
 
 
