@@ -102,10 +102,11 @@ class Agent:
 
     async def _close(self) -> None:
         ends = [t for t in (self._polling, self._task, *self._stragglers) if t is not None]
-        if self._round is not None:
-            self._round.stop()
         for task in ends:
             task.cancel()
+        if self._round is not None:
+            self._round.stop()
+            ends += self._round.tasks
         await asyncio.gather(*ends, return_exceptions=True)
         if self._round is not None and self._round.lease:
             self._keep_lease(self._round.lease)  # the guard may have taken it since the last look

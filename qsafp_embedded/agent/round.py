@@ -211,7 +211,7 @@ class Round:
         while not self._over.is_set() and (made := self._ballot.lease()) is not None:
             token, indexes = made
             try:
-                await self._owner.put(token)
+                await self._give(token)
             except CommandRefused as why:
                 if why.error != Error.BAD_SIGNATURE or not (bad := self._ballot.drop_forged(indexes)):
                     self.error = str(why)
@@ -222,5 +222,17 @@ class Round:
                         self._note(vote, "forged", "a signature that does not verify")
                 continue
             self.latency_ms = (time.perf_counter() - self._start) * 1e3
-            self.lease = token
             self._over.set()
+
+    async def _give(self, token: bytes) -> None:
+        """Give the guard a lease and see it through: cancelled or not, a lease that the guard took is ours.
+
+        Raises CommandRefused, GuardUnavailable.
+        """
+        given = asyncio.create_task(self._owner.put(token))
+        try:
+            await asyncio.shield(given)
+        finally:
+            await asyncio.wait({given})
+            if given.exception() is None:
+                self.lease = token

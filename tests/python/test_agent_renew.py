@@ -6,13 +6,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
-from agent_world import World, states
+from agent_world import SECONDS, World, states
 
 from qsafp_embedded import cose
+from qsafp_embedded.agent.loop import LAST_LEASE
 from qsafp_embedded.agent.round import pause_s
+from qsafp_embedded.client import GuardClient
 from qsafp_embedded.errors import ConfigError
 from qsafp_embedded.lease import claims_decode
 from qsafp_embedded.validator.http import Face
@@ -55,6 +58,28 @@ def test_a_lease_that_nobody_looked_at_yet_is_kept_at_the_end(tmp_path: Path, mo
             await world.phase("active")
             assert not list(agent._config.evidence_dir.glob("*"))
         return next(agent._config.evidence_dir.iterdir()).read_bytes()
+
+    assert claims_decode(cose.parse_sign(asyncio.run(story())).payload)["serial"] == 1
+
+
+def test_a_lease_that_the_guard_is_about_to_acknowledge_is_kept_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled, put = threading.Event(), GuardClient.put
+
+    def slow(guard: GuardClient, token: bytes) -> None:
+        put(guard, token)
+        assert cancelled.wait(SECONDS)
+
+    async def story() -> bytes:
+        world = World(tmp_path)
+        monkeypatch.setattr(GuardClient, "put", slow)
+        async with world.validators(), world.agent() as agent:
+            await world.phase("active")
+            assert agent._round is not None
+            assert not agent._round.lease
+            stop = agent._round.stop
+            monkeypatch.setattr(agent._round, "stop", lambda: (stop(), cancelled.set()))
+        kept: bytes = (agent._config.evidence_dir / LAST_LEASE).read_bytes()
+        return kept
 
     assert claims_decode(cose.parse_sign(asyncio.run(story())).payload)["serial"] == 1
 
