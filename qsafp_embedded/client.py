@@ -20,6 +20,7 @@ from .wire import BAUD, REMEDY, SPI_HZ_MAX, PacketWire, Wire, open_wire
 __all__ = ["CommandRefused", "GuardClient", "Status", "Version"]
 
 CHUNK = 1000
+BENT = {CommandStatus.BAD_CRC, CommandStatus.BAD_LENGTH}  # what a frame that was bent on its way is answered
 OLD_DEFAULT = 2**64 - 1
 RECORD_BYTES = 256
 STATUS = struct.Struct("<QQQIHIIBBI32s16sBQQ33s32s32sQ32sIQH")
@@ -244,7 +245,7 @@ class GuardClient:
         return self._command(Opcode.WORKLOAD, payload)
 
     def _next_tag(self) -> int:
-        self._tag = (self._tag + 1) & 0xFF
+        self._tag = self._tag % 255 + 1  # 0 is answered to what has no tag
         return self._tag
 
     def _command(self, opcode: Opcode, payload: bytes = b"") -> bytes:
@@ -258,7 +259,7 @@ class GuardClient:
         frame = bytes((tag, opcode)) + len(payload).to_bytes(2, "little") + payload
         frame += crc16(frame).to_bytes(2, "little")
         why = ""
-        for _ in range(2):
+        for bent in (BENT, {CommandStatus.BAD_CRC}):  # said twice, a wrong length is ours
             try:
                 self._wire.send(frame)
                 answer = self._answer(tag)
@@ -267,7 +268,7 @@ class GuardClient:
                 continue
             except OSError as lost:
                 raise GuardUnavailable(f"{self.peer}: {lost.strerror or lost}; {REMEDY}") from lost
-            if answer is not None and answer[2] != CommandStatus.BAD_CRC:
+            if answer is not None and answer[2] not in bent:
                 return answer[2], answer[5:-2]
             why = "garbled twice"
         raise GuardUnavailable(f"{self.peer}: {why}; check the line, or restart the guard")

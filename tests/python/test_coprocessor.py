@@ -156,6 +156,22 @@ def test_a_frame_that_was_bent_is_refused_and_asked_again(far: Device, cable: Ca
         assert client.status().phase == Phase.NONE
 
 
+def test_what_has_lost_its_end_is_asked_again_and_noise_is_nobodys_answer(far: Device, cable: Cable) -> None:
+    cut = bytes((3, 1, 1, 0))  # status, of tag 1, and nothing more: a frame of the wrong length
+    noise = b"\0\7\7\0"  # no frame, answered with tag 0
+    ahead = [cut, noise]
+
+    def spoiled(block: bytes) -> bytes:
+        return b"\0" + ahead.pop() + block if ahead and b"\0" in block[:-1] else block
+
+    cable.noise = spoiled
+    with GuardClient.connect(cable.a, timeout=2.0) as client:
+        for _ in range(2):
+            client._tag = 255
+            assert client.status().phase == Phase.NONE
+    assert not ahead
+
+
 def test_a_line_that_is_pulled_in_the_middle_of_a_frame_comes_back(far: Device, cable: Cable) -> None:
     with GuardClient.connect(cable.a) as client:
         lease_over(far, client)
