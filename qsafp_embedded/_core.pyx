@@ -521,7 +521,7 @@ cdef object fill(c.qsafp_guard_options_t *o, dict d):
     return strings
 
 
-cdef int said(int err, const char *why) except -1:
+cdef int said(int err, const char *why) except -1 with gil:
     if err:
         raise QsafpError(why.decode())
     return 0
@@ -533,7 +533,10 @@ def tpm_create(str place not None):
     cdef uint8_t file[c.QSAFP_TPM_KEY_MAX]
     cdef size_t n = sizeof(file)
     cdef char why[512]
-    said(c.qsafp_tpm_create(place.encode(), pk, file, &n, why, sizeof(why)), why)
+    cdef bytes at = place.encode()
+    cdef const char *where = at
+    with nogil:
+        said(c.qsafp_tpm_create(where, pk, file, &n, why, sizeof(why)), why)
     return take(pk, 64), take(file, n)
 
 
@@ -545,9 +548,11 @@ def tpm_attest(str place not None, uint32_t pcrs):
     """
     cdef c.qsafp_attest_t a
     cdef char why[256]
+    cdef bytes at = place.encode()
+    cdef const char *where = at
     a.pcrs = pcrs
-    if c.qsafp_tpm_attest(place.encode(), &a, why, sizeof(why)):
-        raise QsafpError(why.decode())
+    with nogil:
+        said(c.qsafp_tpm_attest(where, &a, why, sizeof(why)), why)
     values = {i: take(a.pcr[i], 32) for i in range(24) if pcrs >> i & 1}
     return take(a.ak, 64), take(a.ek, 64), take(a.certificate, a.certificate_len), take(a.file, a.file_len), values
 
@@ -556,13 +561,15 @@ def tpm_activate(str place not None, bytes file not None, bytes challenge not No
     """Open an enroller's challenge to the key of attest.tpm; returns its secret, 32 bytes.  Raises: FormatError, QsafpError."""
     cdef c.qsafp_activate_t a
     cdef char why[256]
+    cdef bytes at = place.encode()
+    cdef const char *where = at
     a.file_len, a.challenge_len = len(file), len(challenge)
     if a.file_len > sizeof(a.file) or a.challenge_len > sizeof(a.challenge):
         raise FormatError("attest.tpm or the challenge is longer than any")
     memcpy(a.file, <const uint8_t *> file, a.file_len)
     memcpy(a.challenge, <const uint8_t *> challenge, a.challenge_len)
-    if c.qsafp_tpm_activate(place.encode(), &a, why, sizeof(why)):
-        raise QsafpError(why.decode())
+    with nogil:
+        said(c.qsafp_tpm_activate(where, &a, why, sizeof(why)), why)
     return take(a.secret, 32)
 
 
@@ -572,8 +579,11 @@ def tpm_seal(str place not None, bytes seed not None, bytes nonce_key not None):
     cdef uint8_t file[c.QSAFP_TPM_KEY_MAX]
     cdef size_t n = 0
     cdef char why[512]
+    cdef bytes at = place.encode()
+    cdef const char *where = at
     copy(keys, seed + nonce_key, 64, "seed and nonce key")
-    said(c.qsafp_tpm_seal(place.encode(), keys, keys + 32, file, &n, why, sizeof(why)), why)
+    with nogil:
+        said(c.qsafp_tpm_seal(where, keys, keys + 32, file, &n, why, sizeof(why)), why)
     return take(file, n)
 
 
@@ -581,7 +591,10 @@ def tpm_anchor(str place not None, uint32_t base):
     """Return what the log anchor among the NV indices from `base` on holds, 32 bytes.  Raises: QsafpError."""
     cdef uint8_t value[32]
     cdef char why[512]
-    said(c.qsafp_tpm_anchor(place.encode(), base, value, why, sizeof(why)), why)
+    cdef bytes at = place.encode()
+    cdef const char *where = at
+    with nogil:
+        said(c.qsafp_tpm_anchor(where, base, value, why, sizeof(why)), why)
     return take(value, 32)
 
 
@@ -591,7 +604,8 @@ def guard_create(dict options not None):
     cdef uint8_t log_id[32]
     cdef char why[512]
     keep = fill(&o, options)
-    said(c.qsafp_guard_create(&o, log_id, why, sizeof(why)), why)
+    with nogil:
+        said(c.qsafp_guard_create(&o, log_id, why, sizeof(why)), why)
     del keep
     return take(log_id, 32)
 
@@ -600,11 +614,9 @@ def guard_run(dict options not None):
     """Be the guard until SIGTERM or SIGINT; no Python runs meanwhile.  Raises: QsafpError with the reason it could not start."""
     cdef c.qsafp_guard_options_t o
     cdef char why[512]
-    cdef int err
     keep = fill(&o, options)
     with nogil:
-        err = c.qsafp_guard_run(&o, why, sizeof(why))
-    said(err, why)
+        said(c.qsafp_guard_run(&o, why, sizeof(why)), why)
     del keep
 
 

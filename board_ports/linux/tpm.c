@@ -304,8 +304,8 @@ struct tpm *tpm_new(const char *place, char *why, size_t why_len)
     return 0;
 }
 
-/* One that hangs is in the TPM's driver and may not come back: it ends with the process. */
-void tpm_end(struct tpm *t)
+/* One that hangs is in the TPM's driver and may not come back: it ends with the process, and what it works on stays its own. */
+bool tpm_end(struct tpm *t)
 {
     pthread_mutex_lock(&t->lock);
     bool hangs = !tpm_idle(t);
@@ -313,23 +313,39 @@ void tpm_end(struct tpm *t)
     pthread_cond_signal(&t->more);
     pthread_mutex_unlock(&t->lock);
     if (hangs)
-        return;
+        return false;
     pthread_join(t->thread, 0);
     tpm_unlink(t);
     free(t);
+    return true;
 }
 
-int tpm_once(const char *place, int (*job)(struct tpm *t), void *arg, char *why, size_t why_len)
+int tpm_once(const char *place, int (*job)(struct tpm *t), void *arg, size_t n, char *why, size_t why_len)
 {
-    struct tpm *t = tpm_new(place, why, why_len);
-    if (!t)
+    size_t place_len = strlen(place) + 1;
+    uint8_t *own = malloc(n + place_len);
+    if (!own) {
+        snprintf(why, why_len, "out of memory");
         return -1;
-    t->arg = arg;
-    pthread_mutex_lock(&t->lock);
-    int err = tpm_ask(t, job);
-    snprintf(why, why_len, "%s", t->why);
-    pthread_mutex_unlock(&t->lock);
-    tpm_end(t);
+    }
+    memcpy(own, arg, n);
+    memcpy(own + n, place, place_len);
+    struct tpm *t = tpm_new((const char *)own + n, why, why_len);
+    bool over = !t;
+    int err = -1;
+    if (t) {
+        t->arg = own;
+        pthread_mutex_lock(&t->lock);
+        err = tpm_ask(t, job);
+        snprintf(why, why_len, "%s", t->why);
+        pthread_mutex_unlock(&t->lock);
+        over = tpm_end(t);
+    }
+    if (over)
+        memcpy(arg, own, n);
+    qsafp_wipe(own, n);
+    if (over)
+        free(own);
     return err;
 }
 

@@ -104,9 +104,9 @@ extern const uint8_t TPM_EMPTY[6]; /* TPM2B_SENSITIVE_CREATE: no password, no da
 
 /* Every function that returns int: 0, or negative and the reason with its remedy in t->why. */
 struct tpm *tpm_new(const char *place, char *why, size_t why_len); /* libtss2 opened, the thread runs; no connection yet */
-void tpm_end(struct tpm *t);
-/* One job on a thread of its own, and the end of the connection; `arg` may be gone only where it was static or the job ended. */
-int tpm_once(const char *place, int (*job)(struct tpm *t), void *arg, char *why, size_t why_len);
+bool tpm_end(struct tpm *t); /* whether its thread is over */
+/* One job on a thread of its own, and the end of the connection.  The job works on a copy of the n bytes at `arg`, which come back. */
+int tpm_once(const char *place, int (*job)(struct tpm *t), void *arg, size_t n, char *why, size_t why_len);
 int tpm_broken(struct tpm *t, const char *why);
 int tpm_failed(struct tpm *t, const char *step, rc_t rc);          /* what a return code means, and what to do */
 bool tpm_get(unmarshal_t *fn, blob_t *to, const uint8_t *p, size_t n, size_t *at);

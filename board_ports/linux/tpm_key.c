@@ -139,10 +139,8 @@ static int create_key(struct tpm *t)
 
 int qsafp_tpm_create(const char *place, uint8_t pk[64], uint8_t *file, size_t *n, char *why, size_t why_len)
 {
-    static tpm_made_t m; /* a TPM that hangs may write to it after this returned */
-    m.n = 0;
-    int err = tpm_once(place, create_key, &m, why, why_len);
-    if (err)
+    tpm_made_t m = {.n = 0};
+    if (tpm_once(place, create_key, &m, sizeof m, why, why_len))
         return -1;
     memcpy(pk, m.pk, sizeof m.pk);
     memcpy(file, m.file, m.n);

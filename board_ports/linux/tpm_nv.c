@@ -263,9 +263,8 @@ static int look_at_anchor(struct tpm *t)
 
 int qsafp_tpm_anchor(const char *place, uint32_t base, uint8_t value[32], char *why, size_t why_len)
 {
-    static looking_t l; /* a TPM that hangs may write to it after this returned */
-    l.base = base;
-    int err = tpm_once(place, look_at_anchor, &l, why, why_len);
+    looking_t l = {.base = base};
+    int err = tpm_once(place, look_at_anchor, &l, sizeof l, why, why_len);
     memcpy(value, l.value, sizeof l.value);
     return err;
 }

@@ -178,7 +178,7 @@ static int read_pcr(struct tpm *t, unsigned pcr, uint8_t out[32])
 static int attest_now(struct tpm *t)
 {
     qsafp_attest_t *a = t->arg;
-    static tpm_made_t made;
+    tpm_made_t made = {.n = 0};
     if (tpm_make(t, &TPM_ATTESTING, &made))
         return -1;
     memcpy(a->ak, made.pk, sizeof a->ak);
@@ -195,13 +195,8 @@ static int attest_now(struct tpm *t)
 
 int qsafp_tpm_attest(const char *place, qsafp_attest_t *a, char *why, size_t why_len)
 {
-    static qsafp_attest_t in; /* a TPM that hangs may write to it after this returned */
-    memset(&in, 0, sizeof in);
-    in.pcrs = a->pcrs;
-    int err = tpm_once(place, attest_now, &in, why, why_len);
-    if (!err)
-        *a = in;
-    return err;
+    *a = (qsafp_attest_t){.pcrs = a->pcrs};
+    return tpm_once(place, attest_now, a, sizeof *a, why, why_len);
 }
 
 /* The attestation key in the session that hides the answer on the bus, the endorsement key by its policy. */
@@ -235,11 +230,5 @@ static int activate_now(struct tpm *t)
 
 int qsafp_tpm_activate(const char *place, qsafp_activate_t *a, char *why, size_t why_len)
 {
-    static qsafp_activate_t in;
-    in = *a;
-    int err = tpm_once(place, activate_now, &in, why, why_len);
-    if (!err)
-        *a = in;
-    qsafp_wipe(in.secret, sizeof in.secret);
-    return err;
+    return tpm_once(place, activate_now, a, sizeof *a, why, why_len);
 }

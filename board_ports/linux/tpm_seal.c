@@ -50,11 +50,10 @@ static int seal_now(struct tpm *t)
 
 int qsafp_tpm_seal(const char *place, const uint8_t seed[32], const uint8_t nonce_key[32], uint8_t *file, size_t *n, char *why, size_t why_len)
 {
-    static sealing_t s; /* a TPM that hangs may look at it after this returned */
+    sealing_t s = {.n = 0};
     memcpy(s.seed, seed, sizeof s.seed);
     auth_of(s.auth, nonce_key);
-    s.n = 0;
-    int err = tpm_once(place, seal_now, &s, why, why_len);
+    int err = tpm_once(place, seal_now, &s, sizeof s, why, why_len);
     qsafp_wipe(s.seed, sizeof s.seed + sizeof s.auth);
     if (err)
         return -1;

@@ -35,7 +35,9 @@ from tpm_kit import (
     wired,
 )
 
+from qsafp_embedded._core import tpm_activate, tpm_anchor, tpm_attest, tpm_create, tpm_seal
 from qsafp_embedded._tables import Reason
+from qsafp_embedded.errors import QsafpError
 
 pytestmark = needs_tpm
 
@@ -158,6 +160,20 @@ def test_trouble_while_it_runs_is_told_once_and_once_when_it_is_over(wire: Wire,
 
 
 # ---- a TPM that hangs ----
+
+
+def test_a_program_goes_on_while_a_tpm_works_for_it(wire: Wire) -> None:
+    place = wire.key.removeprefix("tpm:")  # the wire is threads of this program: with all of it stopped no TPM would answer
+    public, _ = tpm_create(place)
+    attesting, endorsement, *_ = tpm_attest(place, 1)
+    assert len({public, attesting, endorsement}) == 3
+    assert tpm_seal(place, bytes(32), bytes(32))
+    wire.watch()
+    for refused_at_once in (lambda: tpm_anchor(place, NV), lambda: tpm_activate(place, b"not what attest.tpm holds", b"")):
+        with pytest.raises(QsafpError) as said:
+            refused_at_once()
+        assert "does not answer" not in str(said.value)
+    assert wire.codes()
 
 
 def test_a_tpm_that_hangs_at_the_start_refuses_it_within_its_limit(wire: Wire, device: Device) -> None:
