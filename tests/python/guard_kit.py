@@ -141,6 +141,9 @@ class Device:
         with self.client() as client:
             token = self.q.lease(self.propose(client)[0], indexes)
             client.put(token)
+        gate = self.gate()
+        gate.wait(1.0)  # the deadline's thread opens it, woken before the answer; tests/c/test_lease.c checks that it is
+        gate.close()
         return token
 
     def refusal(self, request: bytes, index: int, code: Refusal = Refusal.POLICY, data: object = None) -> bytes:
