@@ -14,10 +14,11 @@ HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
 # Benchmarks
 
 Written by `tests/bench/run.py --write-docs` from build/bench.json; no figure here is typed by hand.  `make bench` measures all keys,
-`make bench KEYS=gate,audit` some; `QUICK=1` takes small n, `FULL=1` every n as defined; a table cell says where n was smaller than
-defined.  Subject and floor are interleaved in one process on one pinned core, 31 rounds; *ratio* is the median of the rounds' ratios
-with p5 and p95.  Floors are in tests/bench/floors.c and floors.py, which hold no product code.  A noisy round is reported, not dropped.
-Keys that begin with `simulated.` come from a simulated pin.
+`make bench KEYS=gate,audit` some, and the others stay, each with the commit that it was measured at; `QUICK=1` takes small n,
+`FULL=1` every n as defined; a table cell says where n was smaller than defined.  Subject and floor are interleaved in one process on
+one pinned core, 31 rounds; *ratio* is the median of the rounds' ratios with p5 and p95.  Floors are in tests/bench/floors.c and
+floors.py, which hold no product code.  A noisy round is reported, not dropped.  Keys that begin with `simulated.` come from a
+simulated pin.
 
 """
 

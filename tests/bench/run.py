@@ -94,12 +94,15 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Run; 0 if everything that was asked for was measured, whether or not it met its goal."""
     p = argparse.ArgumentParser(prog="bench", description="Measure the figures of tests/bench/goals.toml.")
-    p.add_argument("--keys", default=os.environ.get("KEYS", ""), help="comma-separated keys, areas or starts of names (default: all)")
+    p.add_argument(
+        "--keys",
+        default=os.environ.get("KEYS", ""),
+        help="keys, areas or starts of names, with commas; other figures of --out stay (default: all)",
+    )
     p.add_argument("--quick", action="store_true", default=bool(os.environ.get("QUICK")), help="small n, marked as such")
     p.add_argument("--full", action="store_true", default=bool(os.environ.get("FULL")), help="every n as defined")
     p.add_argument("--list", action="store_true", help="list keys and goals, measure nothing")
     p.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json", help="where the figures go (default: build/bench.json)")
-    p.add_argument("--update", action="store_true", help="keep the figures of --out that are not measured now, each with its commit")
     p.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md from the figures; with none measured yet: measure")
     args = p.parse_args(argv)
     if args.list:
@@ -114,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     measure(b)
     here = host(mode)
     found: dict[str, Any] = {"host": here, **{k: {**r.as_dict(), "commit": here["commit"]} for k, r in b.results.items()}}
-    if args.update and args.out.exists():
+    if args.keys and args.out.exists():
         found = merged(json.loads(args.out.read_text()), found)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if b.problems:
