@@ -15,11 +15,11 @@ from typing import Any
 
 from robot.libraries.BuiltIn import BuiltIn
 from stepped import Stepped, built
-from unleashed import Device, short_dir
+from unleashed import Device, ran_out, short_dir
 
 from qsafp_embedded import cose
 from qsafp_embedded._core import Tree, audit_verify, cbor_dumps, cbor_loads, claims_decode, record_decode, sha256, tree_leaf
-from qsafp_embedded._tables import CommandStatus, Error, Event, Reason, Refusal, RefusalClass
+from qsafp_embedded._tables import Error, Event, Reason, Refusal, RefusalClass
 from qsafp_embedded.client import CommandRefused, GuardClient
 from qsafp_embedded.errors import AuditError
 from qsafp_embedded.wire import StreamWire
@@ -60,7 +60,7 @@ def in_time() -> Iterator[None]:
     try:
         yield
     except CommandRefused as no:
-        if no.status == CommandStatus.NO_REQUEST or no.error == Error.NO_REQUEST:
+        if ran_out(no):
             raise RanOut(str(no)) from no
         raise
 

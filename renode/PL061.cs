@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ARM PrimeCell GPIO PL061 (ARM DDI 0190): eight pins.  Address bits 9:2 of the data register say which bits an access sees.
+// ARM PrimeCell GPIO PL061 (ARM DDI 0190): eight pins.  Address bits 9:2 of the data register say which bits an access sees;
+// a write leaves those of inputs.
 // Interrupts and the alternate function are registers without effect: nothing here uses them.
 using Antmicro.Renode.Core;
 using Antmicro.Renode.Logging;
@@ -35,8 +36,8 @@ namespace Antmicro.Renode.Peripherals.GPIOPort
         {
             if(offset < Direction)
             {
-                var mask = (uint)(offset >> 2) & 0xFF;
-                output = output & ~mask | value & mask & direction;
+                var mask = (uint)(offset >> 2) & direction;
+                output = output & ~mask | value & mask;
                 Drive();
             }
             else if(offset == Direction)

@@ -31,6 +31,7 @@ missing_for_tests() {
     have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
     have riscv64-linux-gnu-gcc || echo gcc-riscv64-linux-gnu
     have qemu-system-riscv64 || echo qemu-system-misc # boot stage and monitor
+    have mcs || echo mono-mcs # what Renode is lent
     have swtpm || echo swtpm # the TPM of tests
     ls /usr/lib/*/libtss2-tcti-swtpm.so.0 >/dev/null 2>&1 || { echo libtss2-esys-3.0.2-0; echo libtss2-tctildr0; echo libtss2-tcti-swtpm0; }
     have qemu-aarch64 || { echo qemu-user; echo libc6-dev-arm64-cross; } # runs the ARMv8 SHA-256
