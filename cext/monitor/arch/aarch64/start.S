@@ -41,7 +41,8 @@ second:
     ldr x1, =stack_0 + 2 * STACK_N
     mov sp, x1
     ldr x1, =GICD_BASE + 0x200
-2:  ldr w2, [x1]                    /* the first core's interrupt: state is there */
+2:  wfi                             /* the first core's interrupt: state is there */
+    ldr w2, [x1]
     tbz w2, #SGI_POKE, 2b
     bl core_start
     mov x0, #2

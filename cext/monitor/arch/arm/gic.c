@@ -81,10 +81,12 @@ void gic_serve(void)
 /* Secure, so that no payload can hold it off.  Whoever shares this core stands still already. */
 void arch_poke(unsigned core)
 {
-    if (core_of(core) != core_here())
+    if (core_of(core) != core_here()) {
+        __asm__ volatile("dmb ishst" : : : "memory"); /* it sees what we wrote before it sees us */
         *at(GICD_BASE, SGI) = 1u << (16 + core_of(core)) | SGI_POKE;
-    else if (core && !first.given && m.contain)
+    } else if (core && !first.given && m.contain) {
         core_still(&m.core[core]);
+    }
 }
 
 void arch_unpoke(unsigned core)

@@ -79,7 +79,8 @@ begin:
 second:
     ldr sp, =stack_0 + 2 * STACK_N
     ldr r1, =GICD_BASE + 0x200
-2:  ldr r2, [r1]                    /* the first core's interrupt: state is there */
+2:  wfi                             /* the first core's interrupt: state is there */
+    ldr r2, [r1]
     tst r2, #1 << SGI_POKE
     beq 2b
     bl core_start

@@ -5,6 +5,7 @@
 #define STACK0 0x6000
 #define STACK_N 0x800
 #define MPRV 0x20000
+#define MSIE 8
 
 #define FRAME 160
 #define F_SP 128
@@ -34,9 +35,12 @@ secondary:
     li t0, STACK_N
     mul t0, t0, a0
     add sp, sp, t0
+    li t0, MSIE
+    csrw mie, t0
     la t0, monitor_ready
     li t1, 0x52454459
-3:  lw t2, 0(t0)
+3:  wfi                             /* poked once it is so */
+    lw t2, 0(t0)
     bne t1, t2, 3b
     fence
     call core_main

@@ -34,10 +34,16 @@ enter:
     isb
     br x6
 
-/* The second core waits for a secure interrupt from the first: nothing of an earlier life looks like one. */
+/* The second core sleeps until a secure interrupt from the first: nothing of an earlier life looks like one.  It stays masked. */
 other:
+    ldr x1, =GICC_BASE
+    mov w2, #0xF0
+    str w2, [x1, #4]                /* priority mask: open */
+    mov w2, #1
+    str w2, [x1]                    /* group 0: on */
     ldr x1, =GICD_BASE + 0x200
-2:  ldr w2, [x1]
+2:  wfi
+    ldr w2, [x1]
     tbz w2, #SGI_POKE, 2b
     ldr x6, =second
     b enter

@@ -48,10 +48,16 @@ enter:
     isb
     bx r6
 
-/* The second core waits for a secure interrupt from the first: nothing of an earlier life looks like one. */
+/* The second core sleeps until a secure interrupt from the first: nothing of an earlier life looks like one.  It stays masked. */
 other:
+    ldr r1, =GICC_BASE
+    mov r2, #0xF0
+    str r2, [r1, #4]                /* priority mask: open */
+    mov r2, #1
+    str r2, [r1]                    /* group 0: on */
     ldr r1, =GICD_BASE + 0x200
-2:  ldr r2, [r1]
+2:  wfi
+    ldr r2, [r1]
     tst r2, #1 << SGI_POKE
     beq 2b
     ldr r6, =second
