@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,14 +21,12 @@ from kinds import HOST, KINDS  # noqa: E402
 from supervise import Outcome, say, write_failure  # noqa: E402
 
 OUT = ROOT / "build/monitor"
-AT_ONCE = 2  # more, and boards miss what their own time asks of them
+AT_ONCE = 3  # they wait a third of their time
 LIMIT_S = 1800  # for the checks of one board; none takes a tenth of it on a quiet host
-QUICK = sorted(HERE.glob("test_*.py"))
-LONG = sorted(HERE.glob("check_*.py"))
-FILES = [*QUICK, *LONG]
+FILES = sorted(HERE.glob("test_*.py"))
 
 
-def run_one(name: str, *, quick: bool) -> Outcome:
+def run_one(name: str) -> Outcome:
     """Run one board, or say why not."""
     missing = KINDS[name].absent() if name in KINDS else ""
     if missing:
@@ -37,7 +34,7 @@ def run_one(name: str, *, quick: bool) -> Outcome:
         write_failure(OUT / f"{name}.xml", "tools", text)
         found = Outcome(name, "failed", failed=1, text=text)
     else:
-        found = supervise.check(name, OUT, QUICK if quick else FILES, paths=" ".join(PATHS), limit_s=LIMIT_S)
+        found = supervise.check(name, OUT, FILES, paths=" ".join(PATHS), limit_s=LIMIT_S)
     say(name, f"{found.state} after {found.checks_s:.0f} s" + (f": {found.text}" if found.text else ""))
     return found
 
@@ -50,17 +47,11 @@ def arguments() -> argparse.Namespace:
         epilog="examples:\n  make emulate                             # all boards, and what runs on this host of the same code\n"
         "  make emulate BOARDS=virt_aarch64         # the checks of one, or of some: a,b\n"
         "  make emulate SKIP=virt_aarch64           # all but one: what is left out is named\n"
-        "  .venv/bin/python tests/monitor/emulate.py quick   # the short checks; names those left out\n"
         "  make emulate BOARD=hifive_unleashed      # no checks: that board starts, its line on this terminal (live.py)\n\n"
         "A board that cannot run here counts as failed, unless skip names it.  Results: build/monitor/<board>.xml.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument(
-        "words",
-        nargs="*",
-        metavar="quick|BOARD|skip=BOARD",
-        help="boards to check, by name or names with commas (default: all); quick: fewer checks",
-    )
+    p.add_argument("words", nargs="*", metavar="BOARD|skip=BOARD", help="boards to check, by name or names with commas (default: all)")
     p.add_argument("--list", action="store_true", help="list the boards")
     return p.parse_args()
 
@@ -71,15 +62,12 @@ def main() -> int:
     if args.list:
         print("\n".join(known))
         return 0
-    quick = "quick" in args.words
-    names, skip = supervise.chosen([w for w in args.words if w != "quick"], known)
+    names, skip = supervise.chosen(args.words, known)
     OUT.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    outcomes = supervise.run_all([n for n in names if n not in skip], partial(run_one, quick=quick), at_once=AT_ONCE)
+    outcomes = supervise.run_all([n for n in names if n not in skip], run_one, at_once=AT_ONCE)
     for name in sorted(skip):
         print(f"{name:<22}left out: skip= named it")
-    if quick:
-        print(f"left out: {', '.join(p.stem for p in LONG)}; make emulate runs them")
     print(f"{time.monotonic() - begun:.0f} s")
     return int(not outcomes or not all(o.good for o in outcomes))
 

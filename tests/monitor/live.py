@@ -17,9 +17,9 @@ from pathlib import Path
 from emulate import ROOT  # first: it says where modules are
 
 from agent_world import World  # isort: skip
-from check_agent import register
 from kinds import KINDS
 from unleashed import Board, Device, build, die_with_parent, short_dir, until
+from validator_kit import MODEL
 
 from qsafp_embedded.keyfile import write_secret
 
@@ -83,7 +83,7 @@ def lab(folder: Path, duration_ms: int) -> tuple[World, Device]:
 def join(world: World, board: Board) -> None:
     """Let validators, agent and ``qsafp`` find the board where they would find a guard."""
     with board.client() as client:
-        register(world, board.device, client.status().log_id)
+        world.register(board.device.ueid, board.device.public, client.status().log_id, model=MODEL)
     world.ctl.parent.mkdir(parents=True, exist_ok=True)
     world.ctl.symlink_to(board.line)
     agent = world.root / "agent/agent.toml"

@@ -24,12 +24,14 @@ from typing import Any
 
 from boot_kit import Factory
 from firmware import TARGETS
-from test_booted import Shipped, ShippedArmv7, ShippedUnleashed, ShippedVirt
+from shipped import Shipped, ShippedArmv7, ShippedUnleashed, ShippedVirt
 from unleashed import GUEST_LIMIT_S, build
 
-TURN_US = 200
+TURN_US = 1000
 EACH_S = 0.02  # between two looks at what is waited for
-LONGEST = 400
+MOST_S = 0.2  # and between two looks at the time
+SHORT_S, WORD_S = 0.003, 0.00006  # of the host's: less than this is no sleep, and what QEMU takes for a word
+SLOWEST = 0.5  # virtual seconds in one of the host's; a guess below it would make a slice long
 ICOUNT = "shift=5"  # 32 ns an instruction
 RECORD = struct.Struct("<IIII")
 
@@ -63,9 +65,7 @@ class Stepped(Shipped):
         (self.folder / "ask").unlink(missing_ok=True)
         self._asking = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         super().__enter__()
-        for cpu in self.qmp.call("query-cpus-fast"):
-            os.setpriority(os.PRIO_PROCESS, cpu["thread-id"], os.getpriority(os.PRIO_PROCESS, 0) + 8)  # who stops it comes first
-        self._started, self._pace = 0.0, 0.001
+        self._started, self._pace = 0.0, 1.0
         self._started = self.now()
         return self
 
@@ -93,16 +93,21 @@ class Stepped(Shipped):
         now = self.now()
         end = now + seconds
         while not (over := done is not None and done()) and now < end:
-            count = int(min(end - now, EACH_S if done else end) / self._pace)
-            self._slice(min(count, LONGEST))
+            begun = time.monotonic()
+            self._slice(min(end - now, EACH_S if done else MOST_S) / self._pace)
+            took = time.monotonic() - begun
             before, now = now, self.now()
-            self._pace = max((now - before) / (count + 1), 1e-6)
+            self._pace = max((now - before) / took, SLOWEST)
         return over
 
-    def _slice(self, count: int) -> None:
-        """Go on and stop.  The words between make it long, and all come at once: a host that is busy elsewhere makes it no longer."""
-        words = ["cont", *(["query-name"] * count), "stop"]
-        self.qmp.all(words)
+    def _slice(self, seconds: float) -> None:
+        """Go on and stop.  A short one lasts as long as QEMU takes for words that come all at once, however busy the host is."""
+        if seconds < SHORT_S:
+            self.qmp.all(["cont", *(["query-name"] * int(seconds / WORD_S)), "stop"])
+        else:
+            self.qmp.call("cont")
+            time.sleep(seconds)
+            self.qmp.call("stop")
 
     def text(self) -> str:
         """All that it said on its line."""

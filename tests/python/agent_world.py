@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from qsafp_embedded.agent import config as agent_config
 from qsafp_embedded.agent.loop import Agent
 from qsafp_embedded.agent.owner import GuardOwner
 from qsafp_embedded.cli.init import Plan, make
+from qsafp_embedded.cli.templates import device_toml
 from qsafp_embedded.client import GuardClient, Status
 from qsafp_embedded.errors import GuardUnavailable
 from qsafp_embedded.tls import server_context
@@ -52,6 +54,13 @@ class World:
     def config(self, index: int) -> configuration.Config:
         """The configuration of a validator."""
         return configuration.load(self.root / f"validator-{index}" / "validator.toml")
+
+    def register(self, ueid: bytes, key: bytes, log_id: bytes, *, model: bytes) -> None:
+        """Let every validator know this Ed25519 device and no other."""
+        enrolment = {"ueid": ueid.hex(), "key": key.hex(), "key_type": "ed25519", "log_id": log_id.hex()}
+        for toml in self.root.glob("validator-*/validator.toml"):
+            kept = toml.read_text().partition("\n[[device]]")[0]
+            toml.write_text(kept + device_toml(enrolment, model=model, registered=int(time.time())))
 
     @asynccontextmanager
     async def validators(self, *indexes: int) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A payload that turns hostile in the non-secure world of an ARM processor: after every attack the lease ends on time, the pins are
-right, both cores stand still, the log verifies (HW-12, HW-15).  Run it by name: it takes some seconds per attack.
+right, both cores stand still, the log verifies (HW-12, HW-15).
 
 What the payload does to secure memory and secure devices is reported to the payload alone on these boards; EL3 of AArch64 hears of the
 registers that it keeps for itself.
@@ -12,13 +12,11 @@ import re
 from pathlib import Path
 
 import pytest
-from check_attacks import ENDLESS, check_the_end, open_with_an_old_approval, reports, stop_by_hand
 from firmware import TARGETS
-from unleashed import Device, until
+from test_attacks import LEASES_MS, attacked, check_the_end, open_with_an_old_approval, reports, stop_by_hand
+from unleashed import Device
 from virt_aarch64 import VirtAarch64
 from virt_armv7 import VirtArmv7
-
-from qsafp_embedded._tables import Phase
 
 BOARDS = {kind.name: kind for kind in (VirtAarch64, VirtArmv7)}
 REGISTER = 0x18  # exception class: a register that EL3 keeps for itself
@@ -57,14 +55,9 @@ def secure_words(board: VirtAarch64, address: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("number", ATTACKS, ids=lambda n: ATTACKS[n].replace(" ", "-"))
-def test_after_an_attack_the_lease_ends_on_time(kind: type[VirtAarch64], number: int, folder: Path) -> None:
-    with kind(Device(duration_ms=6000), folder, attack=number) as board, board.client() as client:
-        board.lease(client)
-        status = client.status()
-        assert status.phase == Phase.ACTIVE
-        if number not in ENDLESS:
-            until(lambda: board.orders()["finished"])
-        found = reports(check_the_end(board, client, status.now_ns + status.remaining_ns))
+def test_after_an_attack_the_lease_ends_on_time(kind: type[VirtAarch64], number: int) -> None:
+    with attacked(kind, number) as (board, client, end_ns):
+        found = reports(check_the_end(board, client, end_ns))
         assert {cause >> 26 for cause, _, _ in found} == TOLD.get((kind, number), set())
         image = (board.out / "monitor.bin").read_bytes()[:64]
         assert b"".join(word.to_bytes(4, "little") for word in secure_words(board, board.code.start, 16)) == image
@@ -73,7 +66,7 @@ def test_after_an_attack_the_lease_ends_on_time(kind: type[VirtAarch64], number:
 
 
 def test_an_old_approval_opens_nothing(kind: type[VirtAarch64], folder: Path) -> None:
-    open_with_an_old_approval(kind, Device(duration_ms=6000), folder, 0x40800000)
+    open_with_an_old_approval(kind, Device(duration_ms=LEASES_MS[0]), folder, 0x40800000)
 
 
 def test_a_fail_safe_by_hand_comes_through(kind: type[VirtAarch64], folder: Path) -> None:

@@ -8,7 +8,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,24 +16,15 @@ from unleashed import Board, Device, until
 from validator_kit import MODEL
 
 from qsafp_embedded._tables import Event, Phase
-from qsafp_embedded.cli.templates import device_toml
 from qsafp_embedded.keyfile import write_secret
 
 pytestmark = pytest.mark.board(Board.name)
 RENEWALS = 3
 
 
-def register(world: World, device: Device, log_id: bytes) -> None:
-    """Let every validator know this device and no other."""
-    enrolment = {"ueid": device.ueid.hex(), "key": device.public.hex(), "key_type": "ed25519", "log_id": log_id.hex()}
-    for toml in world.root.glob("validator-*/validator.toml"):
-        kept = toml.read_text().partition("\n[[device]]")[0]
-        toml.write_text(kept + device_toml(enrolment, model=MODEL, registered=int(time.time())))
-
-
 async def lead(world: World, board: Board) -> None:
     """Run validators and agent until the lease was renewed some times."""
-    async with world.validators(), world.agent(guard_socket=f'"{board.line}"', guard_config='""', renew_fraction=0.2) as agent:
+    async with world.validators(), world.agent(guard_socket=f'"{board.line}"', guard_config='""', renew_fraction=0.1) as agent:
         await world.until(lambda: agent.status()["renewals"] > RENEWALS, f"{RENEWALS} renewals")
 
 
@@ -54,10 +44,10 @@ def audit(world: World, line: Path, k0: bytes) -> dict[str, object]:
 
 def test_an_agent_leads_a_board_through_its_line(folder: Path) -> None:
     world = World(folder, profile="fleet")
-    device = Device(duration_ms=10_000, document=(world.root / "set/set-1.cbor").read_bytes())
+    device = Device(duration_ms=12_000, document=(world.root / "set/set-1.cbor").read_bytes())
     with Board(device, folder) as board:
         with board.client() as client:
-            register(world, device, client.status().log_id)
+            world.register(device.ueid, device.public, client.status().log_id, model=MODEL)
         asyncio.run(lead(world, board))
         with board.client() as client:
             until(lambda: client.status().phase == Phase.FAILSAFE)  # nobody renews any more
