@@ -9,7 +9,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from ..errors import ConfigError, QsafpError
 from ..tls import make_certificate, spki_of_key
 from . import attest
 from .common import Commands, Home, command, emit, folders
+from .ports import free_ports
 from .templates import SYSTEM, Folders, agent_toml, device_toml, guard_toml, validator_toml
 
 __all__ = ["PROFILES", "Plan", "add", "make"]
@@ -173,7 +173,7 @@ def _fill(f: Folders, plan: Plan) -> dict[str, Any]:
     (f.config / "agent" / "relay.crt").write_bytes(certificate)
     (f.config / "agent" / "agent.toml").write_text(agent_toml(final))
     members = []
-    for i, port in enumerate(_free_ports(n)):
+    for i, port in enumerate(free_ports(n)):
         where = f.state / f"validator-{i}"
         where.mkdir(mode=0o700)
         members.append(_validator(where, i, port, plan.suite))
@@ -226,15 +226,6 @@ def _attest(f: Folders, config: Path, enrolment: dict[str, Any]) -> tuple[str, s
     answer = _guard(f, config, "--activate", str(file))
     file.unlink()
     return attest.admit(ticket, answer)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody uses now; all are held until all are known."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(s.getsockname()[1]) for s in held]
-    for s in held:
-        s.close()
-    return ports
 
 
 def _validator(where: Path, index: int, port: int, suite: str) -> sets.Validator:

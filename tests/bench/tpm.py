@@ -13,6 +13,8 @@ from pathlib import Path
 from frame import OUT, ROOT, Bench, at, median
 from places import LIMIT_S, Lab, end, place, wait_for
 
+from qsafp_embedded.cli.ports import free_ports
+
 JOBS = {"sign": "swtpm.sign_ms", "increment": "swtpm.nv_increment_ms", "extend": "swtpm.nv_extend_ms"}
 KEYS = ("swtpm.quote_ms", "swtpm.sign_ms", "swtpm.nv_increment_ms", "swtpm.nv_extend_ms")
 NOTE = "swtpm: a chip takes its own time"
@@ -22,34 +24,20 @@ NOTE = "swtpm: a chip takes its own time"
 def software_tpm(state: Path) -> Iterator[str]:
     """A software TPM of its own; yields what guard.toml's device_key says of it."""
     state.mkdir()
-    port = _two_ports()
-    servers = [f"type=tcp,bindaddr=127.0.0.1,port={p}" for p in (port, port + 1)]
+    port, control = free_ports(2)
+    servers = [f"type=tcp,bindaddr=127.0.0.1,port={p}" for p in (port, control)]
     words = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--server", servers[0], "--ctrl", servers[1]]
     process = subprocess.Popen([*words, "--flags", "startup-clear,not-need-init"])
 
     def listens() -> bool:
         with socket.socket() as s:
-            return s.connect_ex(("127.0.0.1", port + 1)) == 0
+            return s.connect_ex(("127.0.0.1", control)) == 0
 
     try:
         wait_for(listens, "swtpm", seconds=LIMIT_S)
         yield f"tpm:swtpm:host=127.0.0.1,port={port}"
     finally:
         end(process)
-
-
-def _two_ports() -> int:
-    """A free port whose next one is free too: the control channel."""
-    for _ in range(100):
-        with socket.socket() as a, socket.socket() as b:
-            a.bind(("127.0.0.1", 0))
-            port = int(a.getsockname()[1])
-            try:
-                b.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-    raise RuntimeError("no two free ports side by side")
 
 
 def _settings(tpm: str) -> str:

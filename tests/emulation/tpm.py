@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from functools import partial
@@ -14,6 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from machine import Machine, die_with_parent, wait_for
+
+from qsafp_embedded.cli.ports import free_ports
 
 __all__ = ["ChipTpm", "HostTpm"]
 
@@ -53,11 +54,8 @@ class HostTpm:
     def power(self) -> None:
         """Reset it, and let the guest's kernel find it."""
         self._off()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        (port,) = free_ports(1)
         with (self._machine.out / "swtpm.log").open("ab") as log:
-            fate = partial(die_with_parent, signal.SIGKILL)
             words = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self._state}", "--flags", "not-need-init"]
             words += ["--server", f"type=tcp,bindaddr=127.0.0.1,port={port}"]
             fate = partial(die_with_parent, signal.SIGKILL)

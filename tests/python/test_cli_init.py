@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import socket
 import stat
 import tomllib
 from pathlib import Path
@@ -17,11 +18,11 @@ import pytest
 
 from qsafp_embedded import sets
 from qsafp_embedded.agent import config as agent_config
-from qsafp_embedded.cli import main
+from qsafp_embedded.cli import main, ports
 from qsafp_embedded.cli.common import folders
 from qsafp_embedded.cli.init import Plan, make
 from qsafp_embedded.cli.templates import Folders
-from qsafp_embedded.errors import ConfigError
+from qsafp_embedded.errors import ConfigError, QsafpError
 from qsafp_embedded.guard import config as guard_config
 from qsafp_embedded.validator import config as validator_config
 from qsafp_embedded.validator.__main__ import identity_of, load_set
@@ -55,6 +56,19 @@ def test_a_profile_makes_its_quorum_marked_lab(profile: str, m: int, n: int, tmp
     for i in range(n):
         config = validator_config.load(tmp_path / f"d/validator-{i}/validator.toml")
         assert identity_of(config, load_set(config)).signers
+
+
+def test_ports_are_none_that_the_kernel_lends_to_clients_nor_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    lent_from = int(ports.LENT.read_text().split()[0])
+    assert max(ports.free_ports(6)) < max(lent_from, ports.FIRST + ports.LEAST)
+    a, b, c = ports.free_ports(3)
+    draws = iter([c, b, a])
+    with socket.create_server(("127.0.0.1", c)):
+        monkeypatch.setattr(random, "randrange", lambda *_range: next(draws))
+        assert ports.free_ports(2) == [a, b]
+        monkeypatch.setattr(random, "randrange", lambda *_range: c)
+        with pytest.raises(QsafpError, match="no 2 free ports side by side"):
+            ports.free_ports(2)
 
 
 def test_every_option_of_the_guard_stands_in_its_file(made: Path) -> None:

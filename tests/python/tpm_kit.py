@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from guard_kit import LIMIT_S, Device, short_dir, until
 
+from qsafp_embedded.cli.ports import free_ports
 from qsafp_embedded.guard import config, enrol
 from qsafp_embedded.guard.__main__ import BARE
 
@@ -40,19 +41,6 @@ PRIMARY, INCREMENT, EXTEND, NV_WRITE, NV_READ = 0x131, 0x134, 0x136, 0x137, 0x14
 DEFINE, UNDEFINE, LOAD, SIGN, UNSEAL = 0x12A, 0x122, 0x157, 0x15D, 0x15E
 
 
-def two_ports() -> int:
-    """A free port whose next one is free too: swtpm's TCTI takes that for the control channel."""
-    while True:
-        with socket.socket() as a, socket.socket() as b:
-            a.bind(("127.0.0.1", 0))
-            port: int = a.getsockname()[1]
-            try:
-                b.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-
-
 def by_owner(code: int, index: int, after: bytes = b"") -> bytes:
     """An NV command of the owner, whose password is empty."""
     body = struct.pack(">I", 0x40000001) + (b"" if code == DEFINE else struct.pack(">I", index))
@@ -67,7 +55,7 @@ class Tpm:
         self.state = state
         state.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
-        self.port = two_ports()
+        self.port = free_ports(2)[0]  # and swtpm's TCTI takes the next for the control channel
         self.start()
 
     @property
@@ -141,7 +129,7 @@ class Wire:
     """
 
     def __init__(self, tpm: Tpm) -> None:
-        self.tpm, self.port = tpm, two_ports()
+        self.tpm, self.port = tpm, free_ports(2)[0]
         self.before: Rule = lambda _code, _n: None
         self.after: Rule = lambda _code, _n: None
         self.seen: list[tuple[int, float]] = []
