@@ -42,8 +42,8 @@ void monitor_timer(void)
         monitor_halt("a core of the payload's did");
     uint64_t wish = qsafp_tick(q), now = monitor_port.now_ns(&m);
     bool open = qsafp_gate_check_ns(q->page, now);
-    if (m.opened && !open)
-        contain_all();
+    if ((m.opened && !open) || q->latch)
+        contain_all(); /* SPEC: HW-12 a latch contains a payload that nothing was leased to yet, too */
     m.opened = open;
     if (now >= m.tick_at) {
         m.ticks++;
@@ -108,6 +108,8 @@ static void start(void)
         monitor_halt("no flash for log and state");
     if (fuses_read())
         monitor_halt("no device keys");
+    if (entropy_take())
+        monitor_halt("no entropy");
     if (store_start() || seal_start())
         monitor_halt("flash cannot be used");
     configure();
@@ -115,8 +117,6 @@ static void start(void)
         monitor_halt("no valid validator set");
     int err = start_core();
     qsafp_wipe(m.command.env, sizeof m.command.env);
-    if (err == QSAFP_E_ENTROPY)
-        monitor_halt("no entropy");
     if (err)
         monitor_halt(err == QSAFP_E_CORRUPT ? "the log is corrupt" : err == QSAFP_E_STORE ? "flash cannot be used" : "log or state cannot be used");
     if (m.q.latch)

@@ -105,6 +105,7 @@ int boot_keep(void);
 /* port.c */
 extern const qsafp_port_t monitor_port;
 int fuses_read(void);
+int entropy_take(void);
 bool nor_ready(void);
 
 /* calls.c: on the core that called */

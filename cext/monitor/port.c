@@ -35,19 +35,23 @@ int fuses_read(void)
     memcpy(m.secret, f->seed, 32);
     memcpy(m.nonce_key, f->nonce_key, sizeof m.nonce_key);
     memcpy(m.seal_key, f->seal_key, sizeof m.seal_key);
-    memcpy(m.pool, (const void *)ENTROPY_BASE, sizeof m.pool);
-    memset((void *)ENTROPY_BASE, 0, sizeof m.pool); /* once */
     return 0;
 }
 
-/* The board has no source: 32 bytes come from outside at each start, and none is a failure.  HMAC in counter mode over them. */
-static int entropy(void *ctx, uint8_t *buf, size_t len)
+/* The board has no source: 32 bytes come from outside at each start, and none is a failure. */
+int entropy_take(void)
 {
     static const uint8_t none[sizeof m.pool];
+    memcpy(m.pool, (const void *)ENTROPY_BASE, sizeof m.pool);
+    memset((void *)ENTROPY_BASE, 0, sizeof m.pool); /* once */
+    return qsafp_equal(m.pool, none, sizeof none) ? QSAFP_E_ENTROPY : 0;
+}
+
+/* HMAC in counter mode over the pool. */
+static int entropy(void *ctx, uint8_t *buf, size_t len)
+{
     uint8_t block[32];
     (void)ctx;
-    if (qsafp_equal(m.pool, none, sizeof none))
-        return QSAFP_E_ENTROPY;
     for (size_t at = 0; at < len; at += sizeof block) {
         m.drawn++;
         qsafp_hmac_sha256(block, m.pool, sizeof m.pool, &m.drawn, sizeof m.drawn);

@@ -10,7 +10,7 @@ from kinds import KINDS
 from unleashed import Board, Device, until
 
 from qsafp_embedded._core import audit_verify
-from qsafp_embedded._tables import Event, Phase
+from qsafp_embedded._tables import Event, Phase, Reason
 from qsafp_embedded.client import GuardClient
 
 
@@ -46,9 +46,27 @@ def told(board: Board, client: GuardClient) -> list[dict[str, object]]:
     return records if last["event"] == Event.CONTAINMENT and last["data"][0] == 4 else []
 
 
-def test_a_board_without_entropy_starts_no_payload(kind: type[Board], folder: Path) -> None:
+def test_a_fail_safe_before_the_first_lease_stops_every_hart_until_one_releases_it(kind: type[Board], folder: Path) -> None:
+    with kind(Device(), folder) as board, board.client() as client:
+        assert until(lambda: board.orders()["refused"]) > 0
+        client.failsafe(Reason.MANUAL)
+        until(lambda: told(board, client))
+        stopped = board.orders()
+        assert stopped["batches"] == 0
+        assert board.orders() == stopped
+        board.lease(client)
+        until(lambda: board.orders()["batches"])
+    no_entropy(kind, folder)
+
+
+def no_entropy(kind: type[Board], folder: Path) -> None:
+    """Without any the monitor halts before it starts a payload, with a log and without."""
     with kind(Device(), folder, entropy=bytes(32)) as board:
         until(lambda: b"halted: no entropy" in board.said())
         assert board.pin("LEASE_VALID") == 0
         assert board.pin("FAILSAFE") == 1
         assert board.orders()["started"] == 0
+
+
+def test_a_board_without_entropy_starts_no_payload(kind: type[Board], folder: Path) -> None:
+    no_entropy(kind, folder)
