@@ -8,7 +8,9 @@
  * that code reaches it in one instruction. */
 #define CODE_AREA 0x0E000000
 #define CODE_AREA_BYTES 0x200000
-#define TABLES 0x0E1EE000
+#define TABLES 0x0E1EEFC0 /* four entries of 1 GB, then 512 of 2 MB */
+#define LEVEL2_TABLE 0x0E1EF000
+#define TABLES_BYTES 0x1040
 #define BOOT_BASE 0x0E1F0000
 #define BOOT_BYTES 0x8000
 #define BOOT_TABLE 0x0E1F7E00

@@ -5,7 +5,7 @@
 
 #define COUNT MONITOR_RAM           /* of cores that left the flash; the monitor's memory is not in use yet */
 #define STACK (MONITOR_RAM + MONITOR_RAM_BYTES)
-#define CODE_BLOCK (TABLES + 0x1000 + (CODE_AREA >> 21) * 8)
+#define CODE_BLOCK (LEVEL2_TABLE + (CODE_AREA >> 21) * 8)
 #define READ_ONLY 0x80
 #define SCTLR 0x30C5183D            /* caches, alignment of the stack, memory management */
 #define WXN 0x80000                 /* nothing that can be written is run */

@@ -12,7 +12,7 @@ enum { BLOCK_SHIFT = 21, BLOCKS = 512 };
 enum { BLOCK = 1, TABLE = 3, DEVICE = 0 << 2, NORMAL = 1 << 2, NONSECURE = 1 << 5, INNER = 3 << 8, SEEN = 1 << 10 };
 #define NEVER_RUN (1ull << 54)
 #define LEVEL1 ((uint64_t *)TABLES)
-#define LEVEL2 ((uint64_t *)(TABLES + 0x1000))
+#define LEVEL2 ((uint64_t *)LEVEL2_TABLE)
 
 void mmu_tables(void);
 
@@ -26,11 +26,12 @@ void mmu_tables(void)
 {
     const uint64_t data = NORMAL | INNER | NEVER_RUN;
     for (unsigned i = 0; i < BLOCKS; i++)
-        LEVEL1[i] = LEVEL2[i] = 0;
+        LEVEL2[i] = 0;
     map(FLASH_BASE, FLASH_BYTES, DEVICE | NEVER_RUN);
     map(DEVICES_BASE, DEVICES_BYTES, DEVICE | NEVER_RUN);
     map(CODE_AREA, CODE_AREA_BYTES, NORMAL | INNER); /* until reset.S locks it */
     map(SECURE_RAM, SECURE_RAM_BYTES, data);
     LEVEL1[0] = (uintptr_t)LEVEL2 | TABLE;
-    LEVEL1[RAM_BASE >> 30] = RAM_BASE | data | NONSECURE | BLOCK | ALWAYS_ONE | SEEN;
+    LEVEL1[1] = RAM_BASE | data | NONSECURE | BLOCK | ALWAYS_ONE | SEEN;
+    LEVEL1[2] = LEVEL1[3] = 0;
 }
