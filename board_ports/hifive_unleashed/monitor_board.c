@@ -14,8 +14,10 @@ static volatile uint32_t *at(uint64_t base, uint32_t off) { return (volatile uin
 
 void board_pin(unsigned pin, int level)
 {
+    bool was = arch_lock(); /* the deadline may come between the two */
     uint32_t bit = 1u << pin, v = *at(GPIO_BASE, OUTPUT_VAL);
     *at(GPIO_BASE, OUTPUT_VAL) = level ? v | bit : v & ~bit;
+    arch_unlock(was);
 }
 
 bool board_pin_get(unsigned pin)
