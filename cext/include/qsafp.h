@@ -237,6 +237,7 @@ typedef struct {
     qsafp_set_t set;
     qsafp_state_t st;
     uint8_t failsafe_record[32 + QSAFP_RECORD_BYTES];                  /* the hash before the record a release answers, and it */
+    uint32_t latch_saved;                                              /* generation of the latch that the state holds */
     uint8_t evidence, measurement[32];                                 /* qsafp_evidence_t; set by a monitor: SHA-256 of its own image */
     uint8_t scratch[QSAFP_RESPONSE_MAX / 16];                          /* Sig_structures: 1 KB */
     uint8_t lease_token[QSAFP_RESPONSE_MAX];                           /* the previous lease, for validators that are behind */

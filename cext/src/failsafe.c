@@ -87,14 +87,18 @@ static int tell_failsafe(qsafp_t *q)
     uint32_t reason = load32(&q->latch);
     uint32_t generation = load32(&q->generation);
     qsafp_record_t r;
+    int err = 0;
     record_new(&r, QSAFP_EVENT_FAILSAFE_TRIGGERED, reason);
     memcpy(r.data, &generation, sizeof generation);
-    q->st.latch = reason;
-    q->st.latch_seq = 0;
-    q->st.generation = generation;
-    int err = state_save(q); /* SAFETY: I5 before the record: after a cut a latch without one gets a fresh one */
-    if (err)
-        return err;
+    if (q->latch_saved != generation) { /* once, however often the record is tried: flash wears */
+        q->st.latch = reason;
+        q->st.latch_seq = 0;
+        q->st.generation = generation;
+        err = state_save(q); /* SAFETY: I5 before the record: after a cut a latch without one gets a fresh one */
+        if (err)
+            return err;
+        q->latch_saved = generation;
+    }
     q->log.reserve = false; /* the slot that was kept for this */
     err = append(q, &r);
     q->log.reserve = true;

@@ -250,6 +250,22 @@ static void a_log_that_cannot_be_written_closes_the_gate(void)
     free(b);
 }
 
+static void I5_a_latch_whose_record_finds_no_place_is_kept_and_saved_once(void)
+{
+    bench_t *b = fresh();
+    CHECK(obtain(b) == 0 && open_now(b));
+    int saves = b->d.saves, latched = 0;
+    qsafp_trip(&b->q, QSAFP_REASON_MANUAL);
+    b->d.fail_at = b->d.calls + 2; /* behind the state */
+    for (int i = 0; i < 100; i++)
+        latched += qsafp_service(&b->q) != 0 && b->q.latch == QSAFP_REASON_MANUAL;
+    CHECK(latched == 100 && !open_now(b) && b->d.saves == saves + 1);
+    qsafp_state_t kept;
+    memcpy(&kept, b->d.state, sizeof kept);
+    CHECK(kept.latch == QSAFP_REASON_MANUAL);
+    free(b);
+}
+
 static void corrupted_state_does_not_start(void)
 {
     size_t started = 0;
@@ -289,6 +305,7 @@ int main(void)
     I4_each_port_call_failed_in_turn_never_leaves_the_line_high();
     I5_a_cut_at_any_write_of_a_stop_keeps_its_latch();
     a_log_that_cannot_be_written_closes_the_gate();
+    I5_a_latch_whose_record_finds_no_place_is_kept_and_saved_once();
     corrupted_state_does_not_start();
     no_entropy_no_request();
     return DONE("test_lease_fault");
