@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Service calls with every argument out of range, frames of any content and floods of them: each ends in an answer, none opens the gate,
- * none touches what is not the payload's, and none fills the log (HW-5, HW-9, HW-14). */
+/* Service calls with every argument out of range, frames of any content and floods of them, noise on the line: each ends in an answer, none
+ * opens the gate, none touches what is not the payload's, and none fills the log (HW-5, HW-9, HW-14). */
 #include <assert.h>
 #include <stdio.h>
 
@@ -87,8 +87,17 @@ void arch_wait(void)
 
 bool arch_lock(void) { return false; }
 void arch_unlock(bool was) { (void)was; }
-int board_line_get(void) { return -1; }
-void board_line_put(uint8_t byte) { (void)byte; }
+
+static struct { const uint8_t *next; size_t left, have; uint8_t said[8192]; } line;
+
+int board_line_get(void) { return line.left ? (line.left--, *line.next++) : -1; }
+
+void board_line_put(uint8_t byte)
+{
+    assert(line.have < sizeof line.said);
+    line.said[line.have++] = byte;
+}
+
 bool board_pin_get(unsigned pin) { return pin == 0; }
 void monitor_note(qsafp_record_t *r) { assert(!qsafp_note(&m.q, r)); }
 
@@ -101,7 +110,8 @@ static int entropy(void *c, uint8_t *b, size_t n) { (void)c; memset(b, 7, n); re
 static int mac(void *c, uint8_t out[32], const uint8_t *p, size_t n) { (void)c; qsafp_sha256(out, p, n); return 0; }
 static int sign(void *c, uint8_t sig[64], const uint8_t *p, size_t n) { (void)c; (void)p; (void)n; memset(sig, 1, 64); return 0; }
 static int refuse(void *c, const uint8_t s[64], const uint8_t k[32], const uint8_t *p, size_t n) { (void)c; (void)s; (void)k; (void)p; (void)n; return -1; }
-static int level(void *c, int v) { (void)c; (void)v; return 0; }
+static int driven; /* pins, how often */
+static int level(void *c, int v) { (void)c; (void)v; driven++; return 0; }
 static int toggle(void *c) { (void)c; return 0; }
 static int part_read(void *c, uint32_t off, void *b, uint32_t n) { (void)c; memcpy(b, part + off, n); return 0; }
 static int part_prog(void *c, uint32_t off, const void *b, uint32_t n) { (void)c; memcpy(part + off, b, n); return 0; }
@@ -245,6 +255,126 @@ static void reports_are_told_ten_a_second_and_none_is_forgotten(void)
     checks++;
 }
 
+/* ---- the line ---- */
+
+enum { NO_ANSWER = -1 };
+typedef struct { unsigned answers; int tag, status; } heard_t; /* how many; of the last */
+
+/* What comes back is whole, whatever was sent. */
+static heard_t hears(const uint8_t *bytes, size_t n)
+{
+    heard_t h = {0, NO_ANSWER, NO_ANSWER};
+    line.next = bytes;
+    line.left = n;
+    line.have = 0;
+    assert(serve_line() == (n > 0) && !line.left);
+    for (size_t at = 0, end; at < line.have; at = end + 1, h.answers++) {
+        uint8_t out[ENCODED_BYTES];
+        size_t len = 0;
+        for (end = at; line.said[end]; end++)
+            assert(end + 1 < line.have);
+        assert(!qsafp_cobs_decode(out, &len, line.said + at, end - at));
+        assert(len >= 7 && out[0] == 0xA5 && qsafp_crc16(out, len - 2) == (out[len - 2] | out[len - 1] << 8));
+        h.tag = out[1];
+        h.status = out[2];
+    }
+    return h;
+}
+
+/* A request for the version as it goes over the line, its end included. */
+static size_t question(uint8_t *out, uint8_t tag)
+{
+    uint8_t f[6] = {tag, QSAFP_OPCODE_VERSION};
+    uint16_t crc = qsafp_crc16(f, 4);
+    memcpy(f + 4, &crc, sizeof crc);
+    size_t n = qsafp_cobs_encode(out, f, sizeof f);
+    out[n] = 0;
+    return n + 1;
+}
+
+static void is_answered(void)
+{
+    static uint8_t tag;
+    uint8_t good[16];
+    heard_t h = hears(good, question(good, ++tag));
+    assert(h.answers == 1 && h.tag == tag && h.status == QSAFP_COMMAND_STATUS_OK);
+}
+
+/* Bytes of any value: one refusal for each run of them that ends. */
+static void noise_is_refused(void)
+{
+    uint8_t noise[600];
+    for (int i = 0; i < 200; i++) {
+        unsigned runs = 0;
+        for (size_t k = 0; k < sizeof noise; k++)
+            noise[k] = roll() % 9 ? (uint8_t)roll() : 0;
+        noise[sizeof noise - 1] = 0;
+        for (size_t k = 1; k < sizeof noise; k++)
+            runs += !noise[k] && noise[k - 1];
+        heard_t h = hears(noise, sizeof noise);
+        assert(h.answers == runs && h.status != QSAFP_COMMAND_STATUS_OK);
+        is_answered();
+    }
+}
+
+/* No byte of it lies behind the room for a frame, and its beginning is no frame. */
+static void an_overlong_frame_is_refused_once(void)
+{
+    static uint8_t bytes[4 * ENCODED_BYTES];
+    for (size_t n = ENCODED_BYTES; n < sizeof bytes; n += 1 + roll() % 97) {
+        memset(bytes, 0xFF, n);
+        bytes[question(bytes, 200) - 1] = 1; /* it goes on */
+        bytes[n] = 0;
+        heard_t h = hears(bytes, n + 1);
+        assert(h.answers == 1 && h.status == QSAFP_COMMAND_STATUS_BAD_LENGTH);
+        assert(m.line_have == 0);
+        is_answered();
+    }
+}
+
+static void zeros_are_no_frames(void)
+{
+    static const uint8_t zeros[5000];
+    assert(hears(zeros, sizeof zeros).answers == 0);
+    is_answered();
+}
+
+/* What was begun before a silence belongs to nobody; a shorter pause tears nothing. */
+static void a_torn_frame_spoils_none_after_a_silence(void)
+{
+    uint8_t good[16];
+    size_t n = question(good, 201);
+    for (size_t cut = 1; cut < n; cut++) {
+        assert(hears(good, cut).answers == 0);
+        clock_ns += SILENCE_NS;
+        is_answered();
+        assert(hears(good, cut).answers == 0);
+        clock_ns += SILENCE_NS / 2;
+        assert(hears(good + cut, n - cut).status == QSAFP_COMMAND_STATUS_OK);
+    }
+}
+
+static void a_bad_line_moves_neither_gate_nor_pins(bool open)
+{
+    const qsafp_gate_page_t kept_page = gate_page;
+    if (open) {
+        gate_page.armed = QSAFP_ARMED;
+        gate_page.deadline_ns = clock_ns + (1ull << 50);
+        gate_page.window_ns = 1ull << 60;
+    }
+    const qsafp_gate_page_t before = gate_page;
+    int was = driven;
+    assert(qsafp_gate_check_ns(&gate_page, clock_ns) == open);
+    noise_is_refused();
+    an_overlong_frame_is_refused_once();
+    zeros_are_no_frames();
+    a_torn_frame_spoils_none_after_a_silence();
+    assert(!memcmp(&before, &gate_page, sizeof before) && driven == was);
+    assert(qsafp_gate_check_ns(&gate_page, clock_ns) == open);
+    gate_page = kept_page;
+    checks++;
+}
+
 static void no_answer_is_written_after_a_rollback(void)
 {
     static const uint8_t status[4] = {1, QSAFP_OPCODE_STATUS};
@@ -288,6 +418,8 @@ int main(void)
     whole_frames_are_answered();
     a_flood_of_records_is_bounded();
     reports_are_told_ten_a_second_and_none_is_forgotten();
+    a_bad_line_moves_neither_gate_nor_pins(false);
+    a_bad_line_moves_neither_gate_nor_pins(true);
     no_answer_is_written_after_a_rollback();
     a_latch_rolls_the_region_back_before_anything_is_told();
     printf("test_monitor_calls: %d passed, 0 failed\n", checks);
