@@ -255,6 +255,42 @@ static void reports_are_told_ten_a_second_and_none_is_forgotten(void)
     checks++;
 }
 
+/* ---- validate ---- */
+
+enum { WINDOW = 1000000, MAX_STATUSES = 5 };
+
+/* What a payload is told by a page whose deadline lies `ahead_ns` ahead when it asks. */
+static qsafp_status_t told(uint32_t armed_word, int64_t ahead_ns, qsafp_status_t status)
+{
+    const qsafp_gate_page_t was = gate_page;
+    gate_page = (qsafp_gate_page_t){.magic = QSAFP_GATE_MAGIC, .armed = armed_word, .status = status, .window_ns = WINDOW};
+    gate_page.deadline_ns = now(&m) + 1000 + (uint64_t)ahead_ns; /* each look at the clock takes 1000 */
+    qsafp_status_t answer = call_validate();
+    gate_page = was;
+    checks++;
+    return answer;
+}
+
+/* Armed and in time alone is VALID; a page that is closed says why, and never VALID. */
+static void validate_says_valid_while_the_gate_is_open_and_never_else(void)
+{
+    static const qsafp_status_t all[MAX_STATUSES] = {
+        QSAFP_STATUS_UNINITIALIZED, QSAFP_STATUS_PENDING, QSAFP_STATUS_VALID, QSAFP_STATUS_EXPIRED, QSAFP_STATUS_DENIED};
+    static const qsafp_status_t closed[MAX_STATUSES] = {
+        QSAFP_STATUS_UNINITIALIZED, QSAFP_STATUS_PENDING, QSAFP_STATUS_EXPIRED, QSAFP_STATUS_EXPIRED, QSAFP_STATUS_DENIED};
+    static const int64_t in_time[] = {1, 2, WINDOW / 2, WINDOW}, not_in_time[] = {0, -1, -WINDOW, WINDOW + 1, 1ll << 60, -(1ll << 60)};
+    static const uint32_t not_armed[] = {0, 1, 7, 0x00FFFFFF, QSAFP_ARMED ^ 1, UINT32_MAX};
+    for (int s = 0; s < MAX_STATUSES; s++) {
+        for (size_t i = 0; i < sizeof in_time / sizeof *in_time; i++) {
+            assert(told(QSAFP_ARMED, in_time[i], all[s]) == QSAFP_STATUS_VALID);
+            for (size_t k = 0; k < sizeof not_armed / sizeof *not_armed; k++)
+                assert(told(not_armed[k], in_time[i], all[s]) == closed[s]);
+        }
+        for (size_t i = 0; i < sizeof not_in_time / sizeof *not_in_time; i++)
+            assert(told(QSAFP_ARMED, not_in_time[i], all[s]) == closed[s]);
+    }
+}
+
 /* ---- the line ---- */
 
 enum { NO_ANSWER = -1 };
@@ -418,6 +454,7 @@ int main(void)
     whole_frames_are_answered();
     a_flood_of_records_is_bounded();
     reports_are_told_ten_a_second_and_none_is_forgotten();
+    validate_says_valid_while_the_gate_is_open_and_never_else();
     a_bad_line_moves_neither_gate_nor_pins(false);
     a_bad_line_moves_neither_gate_nor_pins(true);
     no_answer_is_written_after_a_rollback();
