@@ -14,7 +14,7 @@ import pytest
 from unleashed import Board, Device, short_dir, until
 
 from qsafp_embedded._core import audit_verify
-from qsafp_embedded._tables import CommandStatus, Event, Opcode, Phase, Reason
+from qsafp_embedded._tables import CommandStatus, Event, Opcode, Phase, Reason, Status
 from qsafp_embedded.client import GuardClient
 
 pytestmark = pytest.mark.board(Board.name)
@@ -25,6 +25,7 @@ LATE_NS = 2 * S  # of an end of lease: the board's clock goes on while the host 
 ILLEGAL, LOAD, STORE, FETCH = 2, 5, 7, 1
 AT_LEAST = {9: 1, 13: 1}  # answers that show that the attack took place: frames bent on their way, calls
 ENDLESS = {9, 13, 14, 15}
+TOLD = 1 << 32  # beside what a service call said
 # number: name, causes the log must name, addresses it must name
 ATTACKS: dict[int, tuple[str, set[int], set[int]]] = {
     1: ("masks its interrupts", {ILLEGAL}, set()),
@@ -92,12 +93,17 @@ def check_the_end(board: Board, client: GuardClient, end_ns: int) -> list[dict[s
 
 
 def attack(board: Board, client: GuardClient) -> int:
-    """Obtain a lease, under which the payload attacks; returns when it ends, in ns, or 0 if it did before the attack was over."""
+    """Obtain a lease, under which the payload attacks; returns when it ends, in ns, or 0 if it did before the attack was over.
+
+    Until there is one the service call says so to the payload; after its end there is nobody to ask.
+    """
+    assert until(lambda: board.orders()["early"]) == TOLD | Status.UNINITIALIZED
     board.lease(client)
     status = client.status()
     endless = board.attack in ENDLESS
     until(lambda: endless or board.orders()["finished"] or fail_safe(client))
     in_time = status.phase == Phase.ACTIVE and (endless or board.orders()["finished"])
+    assert not in_time or until(lambda: board.orders()["under"]) == TOLD | Status.VALID
     return status.now_ns + status.remaining_ns if in_time else 0
 
 

@@ -22,6 +22,7 @@ BOARDS = {kind.name: kind for kind in (VirtAarch64, VirtArmv7)}
 REGISTER = 0x18  # exception class: a register that EL3 keeps for itself
 PROTECTION = 6
 NON_SECURE = 1 << 5  # in a descriptor
+GATE_COPY, ARMED = 0x40200000, 0x5A3C96E1  # of the gate page, in the payload's memory
 TOLD = {(VirtAarch64, PROTECTION): {REGISTER}}
 ATTACKS = {
     1: "masks its interrupts",
@@ -61,6 +62,7 @@ def test_after_an_attack_the_lease_ends_on_time(kind: type[VirtAarch64], number:
         assert {cause >> 26 for cause, _, _ in found} == TOLD.get((kind, number), set())
         image = (board.out / "monitor.bin").read_bytes()[:64]
         assert b"".join(word.to_bytes(4, "little") for word in secure_words(board, board.code.start, 16)) == image
+        assert int.from_bytes(board.memory(GATE_COPY + 4, 4), "little") != ARMED
         payload_memory = secure_words(board, TARGETS[kind.name].map["TABLES"] + 8, 1)[0]  # the descriptor of its GB
         assert payload_memory & NON_SECURE, "a wrong place in a copy could be a secure one"
 

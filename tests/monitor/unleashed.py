@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 QEMU = "qemu-system-riscv64"
 FUSES, ENTROPY, SET, PAYLOAD, ORDERS = 0x803E0000, 0x803E0800, 0x803E1000, 0x80400000, 0x807FF000
 ANYWHERE = 0x10060000  # reads as something on every board
-ORDER_NAMES = ("attack", "finished", "batches", "refused", "leaked", "moved", "answers", "odd", "started")
-ORDER = struct.Struct("<II7Q")
+ORDER_NAMES = ("attack", "finished", "batches", "refused", "leaked", "moved", "answers", "odd", "started", "early", "under")
+ORDER = struct.Struct("<II9Q")
 GUEST_LIMIT_S = 60.0  # on a host that is busy; the board itself takes a second
 
 
@@ -137,6 +137,9 @@ class Board:
         (self.folder / name).write_bytes(data)
         return ["-device", f"loader,file={self.folder / name},addr={address:#x},force-raw=on"]
 
+    def _orders(self) -> bytes:
+        return ORDER.pack(self.attack, *((len(ORDER_NAMES) - 1) * [0]))
+
     def _words(self) -> list[str]:
         flash = self.folder / "flash.bin"
         if not flash.exists():
@@ -146,7 +149,7 @@ class Board:
         words += self._blob("fuses.bin", self.device.fuses(), FUSES) + self._blob("entropy.bin", self._entropy, ENTROPY)
         words += self._blob("set.cbor", self.device.document, SET)
         words += self._blob("payload.bin", (self.out / "payload.bin").read_bytes(), PAYLOAD)
-        words += self._blob("orders.bin", ORDER.pack(self.attack, *(8 * [0])), ORDERS)
+        words += self._blob("orders.bin", self._orders(), ORDERS)
         words += [*self._line(), *self._channels()]
         return [*words, *self._qemu]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from unleashed import ORDER, Board
+from unleashed import Board
 
 FLASH_BYTES, BLOCK, USED_BLOCKS = 64 << 20, 256 << 10, 80
 FUSES, ENTROPY, SET, PAYLOAD, ORDERS = 0x40000, 0x40800, 0x41000, 0x40400000, 0x407FF000
@@ -39,7 +39,7 @@ class VirtAarch64(Board):
         words += ["-display", "none", "-net", "none", "-no-reboot"]
         words += ["-drive", f"if=pflash,unit=0,format=raw,file={self.folder / 'flash.bin'}"]
         words += self._blob("payload.bin", (self.out / "payload.bin").read_bytes(), PAYLOAD)
-        words += self._blob("orders.bin", ORDER.pack(self.attack, *(8 * [0])), ORDERS)
+        words += self._blob("orders.bin", self._orders(), ORDERS)
         words += ["-serial", "null", *self._line(), *self._channels()]
         return [*words, *self._qemu]
 

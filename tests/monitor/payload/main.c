@@ -13,9 +13,8 @@ void payload_main(uintptr_t hart, uintptr_t again);
 /* The fast check: the gate page and the clock, wherever this payload may read them. */
 __attribute__((noinline)) bool gate_open(void)
 {
-    const volatile qsafp_gate_page_t *page = (const volatile qsafp_gate_page_t *)GATE_PAGE;
-    uint32_t armed = __atomic_load_n(&page->armed, __ATOMIC_ACQUIRE);
-    return armed == QSAFP_ARMED && qsafp_gate_open(armed, page->deadline, page->window, clock_now());
+    uint32_t armed = __atomic_load_n(&gate_page->armed, __ATOMIC_ACQUIRE);
+    return armed == QSAFP_ARMED && qsafp_gate_open(armed, gate_page->deadline, gate_page->window, clock_now());
 }
 
 static uint16_t crc16(const uint8_t *p, size_t n)
@@ -64,9 +63,12 @@ void payload_main(uintptr_t hart, uintptr_t again)
     if (!again) {
         memset((void *)region, 0x11, sizeof region);
         (void)ask(CHECKPOINT, (uintptr_t)region, sizeof region, 0, 0);
+        ask_early(orders->attack);
     }
     for (uint64_t n = 0; n < 2000; n += gate_open())
         work();
+    if (!again)
+        orders->under = TOLD | ask(VALIDATE, 0, 0, 0, 0).value;
     warm = 1;
     if (orders->attack && !again)
         attack(orders->attack);

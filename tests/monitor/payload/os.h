@@ -18,7 +18,10 @@ typedef struct {
     uint64_t answers;  /* service calls that were answered */
     uint64_t odd;      /* answers that should not exist */
     uint64_t started;  /* times that each hart began, by bits of 32 */
+    uint64_t early;    /* TOLD and what validate said before there was any lease */
+    uint64_t under;    /* the same, under the first */
 } orders_t;
+#define TOLD (1ull << 32)
 #define orders ((volatile orders_t *)(uintptr_t)ORDERS)
 
 typedef struct { int64_t err; uint64_t value; } asked_t;
@@ -28,6 +31,7 @@ enum { VALIDATE = 0, FRAME = 1, CHECKPOINT = 2, FRAME_MAX = 4 + QSAFP_FRAME_MAX 
 extern volatile uint64_t trapped, last_cause;
 extern volatile uint8_t region[4096]; /* what is checkpointed */
 
+#define gate_page ((volatile qsafp_gate_page_t *)GATE_PAGE) /* where the payload may read it */
 bool gate_open(void);
 /* One command; the length of the answer, or the negative error of the call. */
 int64_t frame(uint8_t opcode, const void *payload, size_t n, uint8_t *answer);
@@ -49,7 +53,8 @@ void protection(void);
 void dma(void);
 void jump(void);
 
-/* attacks.c: on hart 1, and beside it on hart 2 */
+/* attacks.c: before any lease; then on hart 1, and beside it on hart 2 */
+void ask_early(uint32_t which);
 void attack(uint32_t which);
 void help(uint32_t which);
 
