@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-volatile uint64_t trapped, last_cause;
+volatile uint64_t traps[HARTS];
 _Alignas(4096) volatile uint8_t region[4096];
 static volatile uint32_t warm;
 

@@ -28,7 +28,8 @@ typedef struct { int64_t err; uint64_t value; } asked_t;
 asked_t ask(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 enum { VALIDATE = 0, FRAME = 1, CHECKPOINT = 2, FRAME_MAX = 4 + QSAFP_FRAME_MAX + 4 };
 
-extern volatile uint64_t trapped, last_cause;
+extern volatile uint64_t traps[HARTS]; /* of each hart */
+static inline uint64_t trapped(void) { return traps[hart_here()]; }
 extern volatile uint8_t region[4096]; /* what is checkpointed */
 
 #define gate_page ((volatile qsafp_gate_page_t *)GATE_PAGE) /* where the payload may read it */

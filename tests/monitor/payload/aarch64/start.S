@@ -35,12 +35,12 @@ vectors:
 on_trap:
     stp x0, x1, [sp, #-32]!
     stp x2, x3, [sp, #16]
-    ldr x0, =trapped
+    ldr x0, =traps + 8
+    mrs x1, mpidr_el1
+    and x1, x1, #0xff
+    add x0, x0, x1, lsl #3
     ldr x1, [x0]
     add x1, x1, #1
-    str x1, [x0]
-    ldr x0, =last_cause
-    mrs x1, esr_el1
     str x1, [x0]
     mrs x0, elr_el1
     ldr x2, =_start

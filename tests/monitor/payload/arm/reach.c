@@ -94,8 +94,8 @@ void jump(void)
 {
     static const uint64_t to[] = {BOOT_BASE, BOOT_BASE + 0x800, SECURE(0), FUSES_BASE, FLASH_BASE, GPIO_BASE};
     for (unsigned i = 0; i < sizeof to / sizeof *to; i++) {
-        uint64_t before = trapped;
+        uint64_t before = trapped();
         ((void (*)(void))(uintptr_t)to[i])();
-        orders->moved += trapped == before;
+        orders->moved += trapped() == before;
     }
 }

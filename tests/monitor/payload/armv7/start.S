@@ -43,12 +43,11 @@ mapped:
 1:  b 1b
 
 /* What the processor reports is counted and stepped over. */
-    .macro report back, cause
+    .macro report back
     sub lr, lr, #\back
     srsdb sp!, #0x13
     cps #0x13
     push {r0-r3}
-    mov r2, #\cause
     b on_trap
     .endm
 
@@ -63,19 +62,20 @@ vectors:
     b .
     b .
 on_undefined:
-    report 4, 1
+    report 4
 on_fetch:
-    report 4, 2
+    report 4
 on_data:
-    report 8, 3
+    report 8
 
 on_trap:
-    ldr r0, =trapped
+    ldr r0, =traps + 8
+    mrc p15, 0, r1, c0, c0, 5
+    and r1, r1, #0xff
+    add r0, r0, r1, lsl #3
     ldr r1, [r0]
-    adds r1, r1, #1
+    add r1, r1, #1
     str r1, [r0]
-    ldr r0, =last_cause
-    str r2, [r0]
     ldr r0, [sp, #16]
     ldr r1, =_start
     cmp r0, r1

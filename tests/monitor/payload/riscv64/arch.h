@@ -9,6 +9,14 @@
 #define READABLE(at) ((at) == GATE_PAGE || (at) == BOOT_BASE)
 #define WRITABLE(at) false
 
+/* tp: what it was started with (start.S). */
+static inline unsigned hart_here(void)
+{
+    uint64_t v;
+    __asm__ volatile("mv %0, tp" : "=r"(v));
+    return (unsigned)v;
+}
+
 static inline void idle(void) {} /* no interrupt of its own would end it */
 static inline uint64_t clock_now(void) { return *(const volatile uint64_t *)MTIME; }
 

@@ -3,7 +3,7 @@
 #include "os.h"
 
 #define MONITOR_SECRETS (FUSES_BASE + 48)
-#define TRY_CSR(name) do { uint64_t before_ = trapped; __asm__ volatile("csrw " #name ", zero"); orders->moved += trapped == before_; } while (0)
+#define TRY_CSR(name) do { uint64_t before_ = trapped(); __asm__ volatile("csrw " #name ", zero"); orders->moved += trapped() == before_; } while (0)
 
 void mask(void)
 {
@@ -49,9 +49,9 @@ void protection(void)
     TRY_CSR(mscratch);
     TRY_CSR(satp); /* its own: paging gives it nothing that protection denies */
     orders->moved--;
-    uint64_t before = trapped;
+    uint64_t before = trapped();
     __asm__ volatile("mret");
-    orders->moved += trapped == before;
+    orders->moved += trapped() == before;
 }
 
 /* Channel 0 of the platform DMA: source, destination, size, go; then the Ethernet's. */
@@ -65,8 +65,8 @@ void jump(void)
 {
     static const uint64_t to[] = {BOOT_BASE, BOOT_BASE + 8, GATE_PAGE, GATE_PAGE + 0x9000, FUSES_BASE, CLINT_BASE};
     for (unsigned i = 0; i < sizeof to / sizeof *to; i++) {
-        uint64_t before = trapped;
+        uint64_t before = trapped();
         ((void (*)(void))(uintptr_t)to[i])();
-        orders->moved += trapped == before;
+        orders->moved += trapped() == before;
     }
 }

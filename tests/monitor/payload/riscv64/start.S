@@ -6,6 +6,7 @@ _start:
     la sp, stacks
     slli t0, a0, 12
     add sp, sp, t0
+    mv tp, a0
     la t0, on_trap
     csrw stvec, t0
     call payload_main
@@ -18,12 +19,12 @@ on_trap:
     sd t0, 0(sp)
     sd t1, 8(sp)
     sd t2, 16(sp)
-    la t0, trapped
-    li t1, 1
-    amoadd.d zero, t1, (t0)
-    csrr t0, scause
-    la t1, last_cause
-    sd t0, 0(t1)
+    la t0, traps
+    slli t1, tp, 3
+    add t0, t0, t1
+    ld t1, 0(t0)
+    addi t1, t1, 1
+    sd t1, 0(t0)
     csrr t0, sepc
     li t1, 0x80400000
     bltu t0, t1, 3f                 /* it jumped out: the way back is in ra */
