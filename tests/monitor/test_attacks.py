@@ -30,7 +30,7 @@ TOLD = 1 << 32  # beside what a service call said
 # number: name, causes the log must name, addresses it must name
 ATTACKS: dict[int, tuple[str, set[int], set[int]]] = {
     1: ("masks its interrupts", {ILLEGAL}, set()),
-    2: ("reprograms timer and interrupt controller", {LOAD, STORE}, {0x02004000, 0x0C002000, 0x0200BFF8}),
+    2: ("reprograms timer and interrupt controller", {LOAD, STORE}, {0x02004000, 0x0C002000, 0x0200BFF0, 0x0200BFF8, 0x0200C000}),
     3: ("writes monitor memory", {LOAD, STORE}, {0x803E0030, 0x80010004, 0x80000000}),
     4: ("drives the pins", {LOAD, STORE}, {0x1006000C}),
     5: ("writes the flash", {LOAD, STORE}, {0x10040018, 0x20C10000}),

@@ -17,6 +17,7 @@ void timer(void)
 {
     static const uint64_t at[] = {CLINT_BASE, CLINT_BASE + 4, CLINT_BASE + 0x4000, CLINT_BASE + 0x4008, PLIC_BASE + 0x2000, PLIC_BASE + 0x200000};
     EACH(at, 0xFFFFFFFF);
+    orders->leaked += reads(MTIME - 8) + reads(MTIME + 8);
     orders->moved += writes(MTIME, 0); /* may be read */
 }
 
