@@ -2,6 +2,8 @@
 /* What a payload may try to reach on the FU540: everything but its own. */
 #include "os.h"
 
+#include <string.h>
+
 #define MONITOR_SECRETS (FUSES_BASE + 48)
 #define TRY_CSR(name) do { uint64_t before_ = trapped(); __asm__ volatile("csrw " #name ", zero"); orders->moved += trapped() == before_; } while (0)
 
@@ -40,8 +42,56 @@ void flash(void)
     EACH(at, 6);
 }
 
+/* ---- rights that are not its own ---- */
+
+enum { GB = 1u << 30, MB2 = 1u << 21 };
+enum { V = 1, RO = 0x4B, ALL = 0xCF }; /* valid; with accessed, dirty and its rights: to read and run, to do anything */
+#define LEAF(place, rights) ((uint64_t)(place) >> 12 << 10 | (rights))
+#define PAYLOAD_AGAIN 0x180000000u /* the payload's GB once more, to be read alone */
+#define MINE_NO_MORE (RAM_END - 2 * MB2) /* in its own memory: pages that it took from itself, */
+#define MINE_TO_READ (RAM_END - MB2)     /* and such that it may only read */
+
+/* Sv39, flat but for these. */
+static uint64_t level1[512] __attribute__((aligned(4096))), level2[512] __attribute__((aligned(4096)));
+
+static void paging_on(void)
+{
+    for (uint64_t i = 0; i < 512; i++)
+        level2[i] = LEAF(RAM_BASE + i * MB2, ALL);
+    level2[(MINE_NO_MORE - RAM_BASE) / MB2] = 0;
+    level2[(MINE_TO_READ - RAM_BASE) / MB2] = LEAF(MINE_TO_READ, RO);
+    for (uint64_t i = 0; i < 4; i++)
+        level1[i] = LEAF(i * GB, ALL);
+    level1[RAM_BASE / GB] = LEAF(level2, V);
+    level1[PAYLOAD_AGAIN / GB] = LEAF(RAM_BASE, RO);
+    __asm__ volatile("fence; csrw satp, %0; sfence.vma" : : "r"(8ull << 60 | (uint64_t)(uintptr_t)level1 >> 12) : "memory");
+}
+
+static void paging_off(void)
+{
+    __asm__ volatile("csrw satp, zero; sfence.vma" : : : "memory");
+}
+
+/* The monitor has every right; it must not lend them.  Physically all of this is the payload's own memory. */
+static void borrow(void)
+{
+    const uint64_t to_again = PAYLOAD_AGAIN - RAM_BASE;
+    static uint8_t good[6] = {1, 1, 0, 0}, room[1031];
+    memcpy((void *)(uintptr_t)MINE_NO_MORE, good, sizeof good);
+    memcpy((void *)(uintptr_t)MINE_TO_READ, good, sizeof good);
+    paging_on();
+    orders->odd += ask(FRAME, (uintptr_t)good + to_again, 6, (uintptr_t)room, sizeof room).err != 0;
+    orders->odd += ask(FRAME, MINE_TO_READ, 6, (uintptr_t)room, sizeof room).err != 0;
+    orders->odd += ask(FRAME, MINE_NO_MORE, 6, (uintptr_t)room, sizeof room).err == 0;
+    orders->odd += ask(FRAME, (uintptr_t)good, 6, (uintptr_t)room + to_again, sizeof room).err == 0;
+    orders->odd += ask(FRAME, (uintptr_t)good, 6, MINE_TO_READ, sizeof room).err == 0;
+    orders->odd += ask(FRAME, (uintptr_t)good, 6, MINE_NO_MORE, sizeof room).err == 0;
+    paging_off();
+}
+
 void protection(void)
 {
+    borrow();
     TRY_CSR(pmpcfg0);
     TRY_CSR(pmpaddr0);
     TRY_CSR(pmpaddr2);
