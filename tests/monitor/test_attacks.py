@@ -94,17 +94,19 @@ def check_the_end(board: Board, client: GuardClient, end_ns: int) -> list[dict[s
 
 
 def attack(board: Board, client: GuardClient) -> int:
-    """Obtain a lease, under which the payload attacks; returns when it ends, in ns, or 0 if it did before the attack was over.
+    """Obtain a lease and renew it, then the payload attacks; returns when it ends, in ns, or 0 if it did before the attack was over.
 
     Until there is one the service call says so to the payload; after its end there is nobody to ask.
     """
     assert until(lambda: board.orders()["early"]) == TOLD | Status.UNINITIALIZED
     board.lease(client)
+    until(lambda: board.orders()["under"] or fail_safe(client))
+    board.lease(client)
     status = client.status()
     endless = board.attack in ENDLESS
     until(lambda: endless or board.orders()["finished"] or fail_safe(client))
-    in_time = status.phase == Phase.ACTIVE and (endless or board.orders()["finished"])
-    assert not in_time or until(lambda: board.orders()["under"]) == TOLD | Status.VALID
+    in_time = board.pins("LEASE_VALID") in ([1], [1, 0]) and status.phase == Phase.ACTIVE and (endless or board.orders()["finished"])
+    assert not in_time or board.orders()["under"] == TOLD | Status.VALID
     return status.now_ns + status.remaining_ns if in_time else 0
 
 
@@ -112,7 +114,8 @@ def attack(board: Board, client: GuardClient) -> int:
 def attacked(kind: type[B], number: int) -> Iterator[tuple[B, GuardClient, int]]:
     """A board whose payload attacked: it, a client, and when its lease ends."""
     for duration_ms in LEASES_MS:
-        with short_dir() as folder, kind(Device(duration_ms=duration_ms), folder, attack=number) as board, board.client() as client:
+        device = Device(duration_ms=duration_ms)
+        with short_dir() as folder, kind(device, folder, attack=number, renews=True) as board, board.client() as client:
             if end_ns := attack(board, client):
                 yield board, client, end_ns
                 return

@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 QEMU = "qemu-system-riscv64"
 FUSES, ENTROPY, SET, PAYLOAD, ORDERS = 0x803E0000, 0x803E0800, 0x803E1000, 0x80400000, 0x807FF000
 ANYWHERE = 0x10060000  # reads as something on every board
-ORDER_NAMES = ("attack", "finished", "batches", "refused", "leaked", "moved", "answers", "odd", "started", "early", "under")
-ORDER = struct.Struct("<II9Q")
+ORDER_NAMES = ("attack", "finished", "batches", "refused", "leaked", "moved", "answers", "odd", "started", "early", "under", "renews")
+ORDER = struct.Struct("<II10Q")
 GUEST_LIMIT_S = 60.0  # on a host that is busy; the board itself takes a second
 
 
@@ -125,8 +125,18 @@ class Board:
     code = range(0x80000000, 0x80010000)  # the monitor's
     held = False  # whether it stands still until somebody lets it run
 
-    def __init__(self, device: Device, folder: Path, *, attack: int = 0, entropy: bytes | None = None, qemu: tuple[str, ...] = ()) -> None:
-        self.device, self.folder, self.attack = device, folder, attack
+    def __init__(
+        self,
+        device: Device,
+        folder: Path,
+        *,
+        attack: int = 0,
+        renews: bool = False,
+        entropy: bytes | None = None,
+        qemu: tuple[str, ...] = (),
+    ) -> None:
+        """``attack``: of its payload's, under the first lease or, if it ``renews``, under the second."""
+        self.device, self.folder, self.attack, self.renews = device, folder, attack, renews
         self._entropy = secrets.token_bytes(32) if entropy is None else entropy
         self._qemu = qemu
         self._process: subprocess.Popen[bytes] | None = None
@@ -138,7 +148,8 @@ class Board:
         return ["-device", f"loader,file={self.folder / name},addr={address:#x},force-raw=on"]
 
     def _orders(self) -> bytes:
-        return ORDER.pack(self.attack, *((len(ORDER_NAMES) - 1) * [0]))
+        given = {"attack": self.attack, "renews": self.renews}
+        return ORDER.pack(*(given.get(name, 0) for name in ORDER_NAMES))
 
     def _words(self) -> list[str]:
         flash = self.folder / "flash.bin"

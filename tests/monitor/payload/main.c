@@ -51,6 +51,14 @@ void work(void)
     }
 }
 
+/* Which lease it was. */
+static uint64_t work_under_a_lease(uint64_t batches)
+{
+    for (uint64_t n = 0; n < batches || !gate_page->serial; n += gate_open())
+        work();
+    return gate_page->serial;
+}
+
 void payload_main(uintptr_t hart, uintptr_t again)
 {
     __atomic_fetch_add(&orders->started, hart == 1 ? 1 : 1ull << 32, __ATOMIC_SEQ_CST);
@@ -65,10 +73,12 @@ void payload_main(uintptr_t hart, uintptr_t again)
         (void)ask(CHECKPOINT, (uintptr_t)region, sizeof region, 0, 0);
         ask_early(orders->attack);
     }
-    for (uint64_t n = 0; n < 2000; n += gate_open())
-        work();
-    if (!again)
+    uint64_t serial = work_under_a_lease(2000);
+    if (!again) {
         orders->under = TOLD | ask(VALIDATE, 0, 0, 0, 0).value;
+        while (orders->renews && gate_page->serial == serial)
+            work();
+    }
     warm = 1;
     if (orders->attack && !again)
         attack(orders->attack);

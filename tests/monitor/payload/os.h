@@ -20,6 +20,7 @@ typedef struct {
     uint64_t started;  /* times that each hart began, by bits of 32 */
     uint64_t early;    /* TOLD and what validate said before there was any lease */
     uint64_t under;    /* the same, under the first */
+    uint64_t renews;   /* from outside, too: not 0, it attacks under the second lease, else under the first */
 } orders_t;
 #define TOLD (1ull << 32)
 #define orders ((volatile orders_t *)(uintptr_t)ORDERS)
