@@ -63,7 +63,7 @@ static void race_along(void)
 
 static void pointers(void)
 {
-    static const uint64_t bad[] = {0, 4, CODE_START, GATE_PAGE, GATE_PAGE + 0x9000, FUSES_BASE, PAYLOAD_RAM - 4, RAM_END - 3, RAM_END, GPIO_BASE, UINT64_MAX, UINT64_MAX - 5, 1ull << 63};
+    static const uint64_t bad[] = {0, 4, CODE_START, GATE_PAGE, GATE_PAGE + 0x9000, FUSES_BASE, PAYLOAD_RAM - 4, RAM_END - 3, RAM_END, GPIO_BASE, NOWHERE, UINT64_MAX, UINT64_MAX - 5, 1ull << 63};
     static const uint64_t sizes[] = {0, 1, FRAME_MAX, FRAME_MAX + 1, 0x10000, UINT64_MAX};
     static uint8_t good[6] = {1, 1};
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -27,6 +27,7 @@ typedef struct {
 
 typedef struct { int64_t err; uint64_t value; } asked_t;
 asked_t ask(uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+#define NOWHERE 0xC0000000u /* no memory, or on the way there: page tables that are in none */
 enum { VALIDATE = 0, FRAME = 1, CHECKPOINT = 2, FRAME_MAX = 4 + QSAFP_FRAME_MAX + 4 };
 
 extern volatile uint64_t traps[HARTS]; /* of each hart */

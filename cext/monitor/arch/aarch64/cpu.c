@@ -39,13 +39,7 @@ void arch_unlock(bool was)
 
 uint64_t place_of(uintptr_t at, bool write)
 {
-    uint64_t kept = SYS_READ(par_el1);
-    if (write)
-        __asm__ volatile("at s1e1w, %0" : : "r"(at) : "memory");
-    else
-        __asm__ volatile("at s1e1r, %0" : : "r"(at) : "memory");
-    ISB();
-    uint64_t par = SYS_READ(par_el1);
+    uint64_t kept = SYS_READ(par_el1), par = translate(at, write);
     SYS_WRITE(par_el1, kept);
     return par & 1 ? 0 : (par & 0xFFFFFFFFF000u) | (at & 0xFFF);
 }

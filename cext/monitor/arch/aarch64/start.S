@@ -48,6 +48,21 @@ second:
     mov x0, #2
     b core_main
 
+/* uint64_t translate(uintptr_t at, bool write): PAR_EL1.  Page tables of the payload's that lie in no memory abort here; trap() then goes on
+ * behind it, with a fault for an answer. */
+    .globl translate, untranslated
+translate:
+    cbnz w1, 1f
+    at s1e1r, x0
+    b 2f
+1:  at s1e1w, x0
+2:  isb
+    mrs x0, par_el1
+    ret
+untranslated:
+    mov x0, #1
+    ret
+
 /* The first switch to the payload returns to here. */
     .globl core_begin
 core_begin:

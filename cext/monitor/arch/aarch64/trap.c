@@ -13,7 +13,7 @@ enum { EC_SMC = 0x17, EC_FETCH = 0x20, EC_DATA = 0x24, EC_SERROR = 0x2F };
 #define SCR (1u << 10 | 1u << 9 | 1u << 4 | 0x30u | 1u << 3 | 1u << 2 | 1u) /* AArch64, fetches secure code only, EA and FIQ come here, non-secure */
 #define MDCR (1u << 16 | 2u << 14 | 1u << 10 | 1u << 9 | 1u << 6)           /* debug and counters of the payload trap here, none in EL3 */
 
-extern const char vectors[];
+extern const char vectors[], untranslated[];
 void core_enter(frame_t *f) __attribute__((noreturn));
 void core_main(uint64_t core) __attribute__((noreturn));
 void trap(frame_t *f, uint64_t kind);
@@ -81,8 +81,11 @@ void trap(frame_t *f, uint64_t kind)
         gic_serve(); /* before anything else */
     if ((f->spsr & SPSR_MODE) != MODE_EL3 || f->spsr & SPSR_A32)
         from_payload(f, kind);
-    else if (kind != FIQ)
-        monitor_halt("a trap of its own");
+    else if (kind != FIQ) {
+        if (f->elr - (uintptr_t)translate >= (uintptr_t)untranslated - (uintptr_t)translate)
+            monitor_halt("a trap of its own");
+        f->elr = (uintptr_t)untranslated;
+    }
 }
 
 BEFORE_VECTORS void core_start(void)

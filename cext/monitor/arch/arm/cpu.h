@@ -13,6 +13,8 @@ unsigned core_here(void);
 void alarm_start(void); /* it fires at no time, until it is told one */
 /* Where an address of the payload's gets to by its own rights; 0 where it would fault. */
 uint64_t place_of(uintptr_t at, bool write);
+/* start.S: the answer of AT in PAR, odd if it is a fault. */
+uint64_t translate(uintptr_t at, bool write);
 
 /* gic.c */
 void gic_start(void);      /* of the whole board */

@@ -42,11 +42,6 @@ void arch_unlock(bool was)
 uint64_t place_of(uintptr_t at, bool write)
 {
     enum { FAULT = 1, SUPERSECTION = 2, LONG = 1 << 11 };
-    if (write)
-        CP_WRITE(ATS12NSOPW, at);
-    else
-        CP_WRITE(ATS12NSOPR, at);
-    ISB();
-    uint64_t par = CP_READ64(PAR_64), frame = par & LONG ? par & 0xFFFFFFF000u : par & 0xFFFFF000u;
+    uint64_t par = translate(at, write), frame = par & LONG ? par & 0xFFFFFFF000u : par & 0xFFFFF000u;
     return par & FAULT || (par & (SUPERSECTION | LONG)) == SUPERSECTION ? 0 : frame | (at & 0xFFF);
 }

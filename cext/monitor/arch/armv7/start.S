@@ -32,7 +32,7 @@ _start:
     b own
     b called
     b own
-    b own
+    b aborted
     b own
     b own
     sub lr, lr, #4                  /* FIQ */
@@ -56,6 +56,26 @@ called:
     enter 0
     b save
 
+/* uint64_t translate(uintptr_t at, bool write): PAR.  Page tables of the payload's that lie in no memory abort here; it then answers a fault. */
+    .globl translate
+    .type translate, %function
+translate:
+    cmp r1, #0
+    mcreq p15, 0, r0, c7, c8, 4     /* ATS12NSOPR */
+    mcrne p15, 0, r0, c7, c8, 5     /* ATS12NSOPW */
+    isb
+    mrrc p15, 0, r0, r1, c7         /* PAR */
+    bx lr
+translated:
+
+aborted:
+    adr r2, translate + 8           /* lr is 8 behind what aborted */
+    sub r2, lr, r2
+    cmp r2, #translated - translate
+    cpsid aif, #MODE_MON
+    movlo r0, #1
+    movlo r1, #0
+    bxlo lr
 own:
     cpsid aif, #MODE_MON
     bl fault

@@ -34,10 +34,7 @@
 #define CNTP_CTL "0, %0, c14, c2, 1"
 #define ICIALLU "0, %0, c7, c5, 0"
 #define BPIALL "0, %0, c7, c5, 6"
-#define ATS12NSOPR "0, %0, c7, c8, 4"
-#define ATS12NSOPW "0, %0, c7, c8, 5"
 #define TLBIALL "0, %0, c8, c7, 0"
-#define PAR_64 "0, %Q0, %R0, c7"
 #define CNTPCT_64 "0, %Q0, %R0, c14"
 #define CNTP_CVAL_64 "2, %Q0, %R0, c14"
 

@@ -54,13 +54,15 @@ on_trap:
     ldp x0, x1, [sp], #32
     eret
 
-/* First GB: devices, and all that is not the payload's; second: its memory; third: the same, to be read alone. */
+/* First GB: devices, and all that is not the payload's; second: its memory; third: the same, to be read alone; fourth: tables that lie where
+ * the payload's bus has no memory. */
     .section .rodata
     .balign 4096
 level1:
     .quad 0x00000000 | 0x401
     .quad 0x40000000 | 0x705
-    .quad 0x40000000 | 0x785, 0
+    .quad 0x40000000 | 0x785
+    .quad 0x0E000000 | 3
 
     .section .bss
     .balign 16

@@ -58,6 +58,8 @@ static void borrow(void)
     static uint8_t good[6] = {1, 1, 0, 0}, room[1031];
     orders->odd += ask(FRAME, (uintptr_t)good + read_only, 6, (uintptr_t)room, sizeof room).err != 0;
     orders->odd += ask(FRAME, (uintptr_t)good, 6, (uintptr_t)room + read_only, sizeof room).err == 0;
+    orders->odd += ask(FRAME, NOWHERE, 6, (uintptr_t)room, sizeof room).err == 0;
+    orders->odd += ask(FRAME, (uintptr_t)good, 6, NOWHERE, sizeof room).err == 0;
 }
 
 /* Registers that rule the payload, then rights that are not its own. */

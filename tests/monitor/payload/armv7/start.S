@@ -85,7 +85,8 @@ on_trap:
     pop {r0-r3}
     rfeia sp!
 
-/* First GB: devices, and all that is not the payload's; second: its memory; third: the same, to be read alone. */
+/* First GB: devices, and all that is not the payload's; second: its memory; third: the same, to be read alone; fourth: tables that lie where
+ * the payload's bus has no memory. */
     .section .rodata
     .balign 16384
 sections:
@@ -103,11 +104,14 @@ sections:
     .word at | 0x1940E
     .set at, at + 0x100000
     .endr
-    .space 4096
+    .rept 1024
+    .word 0x0E000000 | 1
+    .endr
 level1:
     .quad 0x00000000 | 0x401
     .quad 0x40000000 | 0x705
-    .quad 0x40000000 | 0x785, 0
+    .quad 0x40000000 | 0x785
+    .quad 0x0E000000 | 3
 
     .section .bss
     .balign 16
