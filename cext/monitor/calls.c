@@ -2,7 +2,10 @@
 /* Command frames from the line and from the payload; what the payload was caught at (HW-5, HW-14). */
 #include "monitor.h"
 
-enum { RECORDS_PER_S = 10, SILENCE_NS = 100000000 };
+enum { RECORDS_PER_S = 10, SLICE = 4096 };
+#define SECOND_NS 1000000000u
+#define SILENCE_NS (SECOND_NS / 10)
+#define LINE_FIRST_NS (30ull * SECOND_NS)
 
 static uint32_t get(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static void set(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
@@ -72,7 +75,7 @@ void report(core_t *c, const report_t *what)
 static bool may_record(void)
 {
     uint64_t now = monitor_port.now_ns(&m);
-    if (now - m.budget_ns >= 1000000000u) {
+    if (now - m.budget_ns >= SECOND_NS) {
         m.budget_ns = now;
         m.budget = RECORDS_PER_S;
     }
@@ -82,9 +85,28 @@ static bool may_record(void)
     return true;
 }
 
-static bool writes(const uint8_t *f, size_t n)
+/* An envelope that is made anew reads most of the log: one a second. */
+static bool may_read(const uint8_t *f, size_t n)
 {
-    return n > 4 && (f[1] == QSAFP_OPCODE_LOG_EVENT || (f[1] == QSAFP_OPCODE_RENEW && (f[4] == 0 || f[4] == 3)));
+    uint64_t now = monitor_port.now_ns(&m);
+    if (n > 12 && memcmp(f + 5, &m.command.env_old, 8) == 0 && m.command.env_serial == m.q.pending.claims.serial)
+        return true;
+    bool may = now - m.envelope_ns >= SECOND_NS;
+    if (may)
+        m.envelope_ns = now;
+    return may;
+}
+
+/* What the payload asks for costs neither the log nor the line's host its turn. */
+static bool may_ask(const uint8_t *f, size_t n)
+{
+    if (n <= 4 || (f[1] != QSAFP_OPCODE_RENEW && f[1] != QSAFP_OPCODE_LOG_EVENT))
+        return true;
+    if (f[1] == QSAFP_OPCODE_LOG_EVENT)
+        return may_record();
+    if (monitor_port.now_ns(&m) < m.line_first_ns)
+        return false;
+    return f[4] == 1 ? may_read(f, n) : f[4] == 2 || may_record();
 }
 
 static size_t too_many(uint8_t tag, uint8_t out[7])
@@ -135,7 +157,7 @@ static void command(unsigned channel, const uint8_t *frame, size_t n)
 static void answer_frame(core_t *c)
 {
     size_t n = c->arg[0];
-    if (writes(c->frame, n) && !may_record()) {
+    if (!may_ask(c->frame, n)) {
         c->value = too_many(c->frame[0], c->frame);
         return;
     }
@@ -144,16 +166,25 @@ static void answer_frame(core_t *c)
     c->value = m.command.out_len;
 }
 
-/* The newest one counts; it is hashed where the payload cannot change it any more. */
-static void take_checkpoint(const core_t *c)
+/* The newest one counts; it is hashed where the payload cannot change it any more.  A slice at a time, since the line waits; true at the last. */
+static bool take_checkpoint(const core_t *c)
 {
     checkpoint_t *k = &m.checkpoint;
-    k->taken = false;
-    k->base = c->arg[0];
-    k->bytes = c->arg[1];
-    memcpy((void *)CHECKPOINT_BASE, (const void *)k->base, k->bytes);
-    qsafp_sha256(k->hash, (const void *)CHECKPOINT_BASE, k->bytes);
-    k->taken = true;
+    if (k->left && k->of != c)
+        return false;
+    if (!k->left) {
+        *k = (checkpoint_t){.base = c->arg[0], .bytes = c->arg[1], .left = c->arg[1], .of = c};
+        qsafp_sha256_init(&k->sum);
+    }
+    size_t part = k->left < SLICE ? k->left : SLICE, at = k->bytes - k->left;
+    void *copy = (uint8_t *)CHECKPOINT_BASE + at;
+    memcpy(copy, (const uint8_t *)k->base + at, part);
+    qsafp_sha256_update(&k->sum, copy, part);
+    k->left -= part;
+    if (k->left)
+        return false;
+    qsafp_sha256_final(&k->sum, k->hash);
+    return k->taken = true;
 }
 
 bool serve_core(core_t *c)
@@ -165,18 +196,15 @@ bool serve_core(core_t *c)
     c->value = 0;
     if (call == CALL_FRAME)
         answer_frame(c);
-    else if (call == CALL_CHECKPOINT)
-        take_checkpoint(c);
-    else
-        c->err = CALL_UNSUPPORTED;
-    set(&c->call, CALL_NONE);
+    if (call == CALL_FRAME || take_checkpoint(c))
+        set(&c->call, CALL_NONE);
     return true;
 }
 
-static void send(const uint8_t *frame, size_t n)
+void answer_line(void)
 {
     uint8_t out[ENCODED_BYTES];
-    size_t len = qsafp_cobs_encode(out, frame, n);
+    size_t len = qsafp_cobs_encode(out, m.command.out, m.command.out_len);
     for (size_t i = 0; i < len; i++)
         board_line_put(out[i]);
     board_line_put(0);
@@ -190,24 +218,26 @@ static void whole(void)
         n = 0; /* no frame: the checksum of nothing is wrong too */
     m.line_have = 0;
     command(0, frame, n);
-    send(m.command.out, m.command.out_len);
+    if (n > 4 && frame[1] == QSAFP_OPCODE_RENEW)
+        m.line_first_ns = m.q.pending.active || m.command.put_have ? monitor_port.now_ns(&m) + LINE_FIRST_NS : 0;
 }
 
+/* Silence is a line that was seen empty: bytes that had to wait for us are no new frame. */
 bool serve_line(void)
 {
-    bool any = false;
+    uint64_t now = monitor_port.now_ns(&m);
     for (int byte = board_line_get(); byte >= 0; byte = board_line_get()) {
-        uint64_t now = monitor_port.now_ns(&m);
-        if (now - m.line_ns > SILENCE_NS)
-            m.line_have = 0;
         m.line_ns = now;
-        any = true;
-        if (byte && m.line_have < sizeof m.line)
+        if (byte && m.line_have < sizeof m.line) {
             m.line[m.line_have++] = (uint8_t)byte;
-        else if (!byte && m.line_have)
+        } else if (!byte && m.line_have) {
             whole();
+            return true;
+        }
     }
-    return any;
+    if (now - m.line_ns > SILENCE_NS)
+        m.line_have = 0;
+    return false;
 }
 
 /* ANOMALY, reason TAMPER: core, cause, instruction, address, and how many more there were. */

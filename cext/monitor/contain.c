@@ -10,13 +10,13 @@ static void set(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_C
 
 void contain_all(void)
 {
-    if (m.contain)
-        return;
-    set(&m.contain, 1);
-    m.contain_ns = monitor_port.now_ns(&m);
+    if (!m.contain) {
+        set(&m.contain, 1);
+        m.contain_ns = monitor_port.now_ns(&m);
+    }
     for (unsigned i = 1; i < CORES; i++)
-        if (get(&m.core[i].state) != CORE_ABSENT)
-            arch_poke(i);
+        if (get(&m.core[i].state) == CORE_RUNS)
+            arch_poke(i); /* with each tick again */
 }
 
 void core_still(core_t *c)
@@ -110,7 +110,7 @@ static uint64_t since(void) { return monitor_port.now_ns(&m) - m.contain_ns; }
 /* All of it before anything is told. */
 void contain_act(void)
 {
-    bool parked = m.contain && all_parked();
+    bool parked = m.contain && all_parked() && !m.checkpoint.left;
     if (parked && !m.q.contained)
         m.frozen_ns = last_parked() - m.contain_ns;
     m.q.contained = parked;

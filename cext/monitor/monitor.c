@@ -18,14 +18,14 @@ void say(const char *text)
 void monitor_halt(const char *why)
 {
     __atomic_store_n(&m.halted, READY, __ATOMIC_RELEASE); /* whichever core this is, the monitor's own follows */
+    __atomic_store_n(&gate_page.armed, 0, __ATOMIC_RELEASE);
     board_pin(PIN_LEASE_VALID, 0);
     board_pin(PIN_FAILSAFE, 1);
     contain_all();
     say("qsafp monitor: halted: ");
     say(why);
     say("\r\n");
-    for (;;)
-        arch_wait();
+    arch_halt();
 }
 
 void monitor_note(qsafp_record_t *r)
@@ -39,10 +39,10 @@ void monitor_timer(void)
 {
     qsafp_t *q = &m.q;
     if (__atomic_load_n(&m.halted, __ATOMIC_ACQUIRE))
-        monitor_halt("a core of the payload's did");
+        monitor_halt("a trap of its own");
     uint64_t wish = qsafp_tick(q), now = monitor_port.now_ns(&m);
     bool open = qsafp_gate_check_ns(q->page, now);
-    if ((m.opened && !open) || q->latch)
+    if ((m.opened && !open) || q->latch || m.contain)
         contain_all(); /* SPEC: HW-12 a latch contains a payload that nothing was leased to yet, too */
     m.opened = open;
     if (now >= m.tick_at) {
@@ -134,27 +134,29 @@ static void keep(void)
         monitor_note(&r);
 }
 
+/* A host is answered once what it asked for is durable. */
 static bool work(void)
 {
     look_at_renew();
-    bool any = serve_line();
-    for (unsigned i = 1; i < CORES; i++)
-        any |= serve_core(&m.core[i]);
-    any |= m.q.untold != 0;
+    bool asked = serve_line(), any = m.q.untold != 0;
     contain_act();
     if (qsafp_service(&m.q))
         qsafp_trip(&m.q, QSAFP_REASON_LOG_FULL);
     keep();
     any |= contain_tell();
+    if (asked)
+        answer_line();
     any |= tell_reports();
-    return any;
+    for (unsigned i = 1; i < CORES; i++)
+        any |= serve_core(&m.core[i]);
+    return any | asked;
 }
 
 void monitor_main(void)
 {
     board_start();
     say("qsafp monitor: " BOARD_NAME "\r\n");
-    say("qsafp monitor: keys are loaded, not fused; entropy is what the loader gave\r\n");
+    say("qsafp monitor: keys and entropy are a loader's\r\n");
     arch_start();
     start();
     m.tick_at = m.first_tick_ns = monitor_port.now_ns(&m);

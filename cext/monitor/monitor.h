@@ -46,15 +46,11 @@ typedef struct {
 } fuses_t;
 #define FUSES_MAGIC 0x31534651u /* "QFS1" */
 
-/* A copy that the payload cannot reach. */
-typedef struct { uintptr_t base, bytes; uint8_t hash[32]; bool taken; } checkpoint_t;
+/* A copy that the payload cannot reach; `left` bytes are still to be copied, for core `of`. */
+typedef struct { uintptr_t base, bytes, left; uint8_t hash[32]; bool taken; const core_t *of; qsafp_sha256_t sum; } checkpoint_t;
 
+/* Small and often used fields come first: near offsets are short instructions. */
 typedef struct {
-    qsafp_t q;
-    qsafp_command_t command;
-    unsigned channel;                 /* whose frame `command` answered last: a core of the payload's, or 0 for the line */
-    qsafp_confirm_t confirm[CORES];   /* of each: none spoils another's fail-safe */
-    core_t core[CORES];
     uint32_t contain;                 /* not 0: no core may run the payload */
     uint32_t halted;                  /* not 0: for good */
     uint32_t restarts;                /* of the payload, after rollbacks */
@@ -66,7 +62,7 @@ typedef struct {
     uint32_t lost_records;
     uint32_t ticks, late;             /* ticks so far; those that came a whole period late */
     uint64_t budget_ns; uint32_t budget; /* records that the payload may still cause in this second */
-    checkpoint_t checkpoint;
+    uint64_t envelope_ns, line_first_ns; /* when it had the last envelope made; until when a renewal of the line's keeps its own waiting */
     uint8_t secret[64], nonce_key[32], seal_key[32], pool[32]; /* seed and public key; nonce key; the log's; entropy */
     uint32_t drawn; int query;        /* from the pool; level of VALIDATOR_REQ */
     uint64_t failsafe_ns;             /* since when FAILSAFE pulses */
@@ -77,6 +73,12 @@ typedef struct {
     bool log_looked;                  /* the slot that is written next was seen to be erased */
     bool masked;                      /* the core's lock is held: what the timer's mask was */
     size_t line_have; uint64_t line_ns;
+    qsafp_t q;
+    qsafp_command_t command;
+    unsigned channel;                 /* whose frame `command` answered last: a core of the payload's, or 0 for the line */
+    qsafp_confirm_t confirm[CORES];   /* of each: none spoils another's fail-safe */
+    core_t core[CORES];
+    checkpoint_t checkpoint;
     uint8_t line[ENCODED_BYTES];
 } monitor_t;
 
@@ -116,7 +118,9 @@ qsafp_status_t call_validate(void);
 void report(core_t *c, const report_t *what);
 /* calls.c: on the monitor's core */
 bool serve_core(core_t *c);
+/* Obeys one frame, if one is whole; then answer_line is due. */
 bool serve_line(void);
+void answer_line(void);
 bool tell_reports(void);
 void look_at_renew(void);
 
@@ -140,6 +144,7 @@ void arch_unlock(bool was);
 void arch_poke(unsigned core);           /* wakes a core: it looks at `contain`, or at `call` */
 void arch_unpoke(unsigned core);
 void arch_wait(void);                    /* until an interrupt, masked or not, may be pending */
+void arch_halt(void) __attribute__((noreturn)); /* for good: no other context of this core goes on either */
 void arch_yield(void);                   /* in a payload's wait: lets the monitor work where both share a core */
 void arch_wait_line(void);               /* as above, and for a byte on the line; leaves the timer on */
 void arch_start(void);                   /* the monitor's core: protection, timer on */

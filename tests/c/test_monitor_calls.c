@@ -3,6 +3,7 @@
  * opens the gate, none touches what is not the payload's, and none fills the log (HW-5, HW-9, HW-14). */
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* A board of this test's own, in place of any board's map. */
 #define HIFIVE_UNLEASHED_MONITOR_MAP_H
@@ -14,6 +15,12 @@ static uint8_t ram[0x8000], copy_of_it[0x2000];
 #define RAM_END (PAYLOAD_RAM + sizeof ram)
 #define CHECKPOINT_BASE ((uintptr_t)copy_of_it)
 #define CHECKPOINT_BYTES sizeof copy_of_it
+#define NS_PER_TICK 1u
+#define BOARD_NAME "test"
+#define FUSES_BASE ((uintptr_t)ram)
+#define SET_BASE ((uintptr_t)ram)
+#define PIN_LEASE_VALID 0
+#define PIN_FAILSAFE 1
 
 #include "monitor.h"
 #define get get_of_calls
@@ -22,11 +29,12 @@ static uint8_t ram[0x8000], copy_of_it[0x2000];
 #undef get
 #undef set
 #include "../../cext/monitor/contain.c"
+#define start start_of_monitor
+#include "../../cext/monitor/monitor.c"
+#undef start
 
 enum { ROUNDS = 60000 };
 
-monitor_t m;
-qsafp_gate_page_t gate_page;
 static uint8_t part[QSAFP_LOG_SLOTS * QSAFP_RECORD_BYTES];
 static qsafp_state_t kept;
 static bool has_state;
@@ -88,18 +96,41 @@ void arch_wait(void)
 bool arch_lock(void) { return false; }
 void arch_unlock(bool was) { (void)was; }
 
-static struct { const uint8_t *next; size_t left, have; uint8_t said[8192]; } line;
+static struct { const uint8_t *next; size_t left, have; bool trips; uint8_t said[8192]; } line;
 
-int board_line_get(void) { return line.left ? (line.left--, *line.next++) : -1; }
+/* Where it trips, the last byte is what stops the device. */
+int board_line_get(void)
+{
+    if (!line.left)
+        return -1;
+    if (!--line.left && line.trips)
+        qsafp_trip(&m.q, QSAFP_REASON_MANUAL);
+    return *line.next++;
+}
 
 void board_line_put(uint8_t byte)
 {
     assert(line.have < sizeof line.said);
+    assert(!m.q.latch || kept.latch == m.q.latch); /* durable before anybody is told */
     line.said[line.have++] = byte;
 }
 
 bool board_pin_get(unsigned pin) { return pin == 0; }
-void monitor_note(qsafp_record_t *r) { assert(!qsafp_note(&m.q, r)); }
+/* What monitor.c needs beside, none of which is asked here. */
+void arch_start(void) { assert(0); }
+void arch_halt(void) { abort(); }
+void arch_alarm(uint64_t ticks) { (void)ticks; }
+void arch_wait_line(void) { assert(0); }
+void board_start(void) { assert(0); }
+void board_pin(unsigned pin, int v) { (void)pin; (void)v; assert(0); }
+bool nor_ready(void) { return false; }
+int fuses_read(void) { return -1; }
+int entropy_take(void) { return -1; }
+int store_start(void) { return -1; }
+int seal_start(void) { return -1; }
+void boot_measure(qsafp_t *q) { (void)q; }
+int boot_keep(void) { return 0; }
+void qsafp_ed25519_public(uint8_t pk[32], const uint8_t seed[32]) { (void)pk; (void)seed; }
 
 /* ---- the port: all of it in memory ---- */
 
@@ -303,7 +334,13 @@ static heard_t hears(const uint8_t *bytes, size_t n)
     line.next = bytes;
     line.left = n;
     line.have = 0;
-    assert(serve_line() == (n > 0) && !line.left);
+    size_t left = line.left;
+    line.left = 0;
+    assert(!serve_line()); /* the look that tells a silence */
+    line.left = left;
+    while (serve_line())
+        answer_line();
+    assert(!line.left);
     for (size_t at = 0, end; at < line.have; at = end + 1, h.answers++) {
         uint8_t out[ENCODED_BYTES];
         size_t len = 0;
@@ -317,15 +354,47 @@ static heard_t hears(const uint8_t *bytes, size_t n)
     return h;
 }
 
-/* A request for the version as it goes over the line, its end included. */
+/* A command with its checksum; a tag of its own. */
+static size_t spoken(uint8_t *f, uint8_t opcode, const void *p, size_t n)
+{
+    static uint8_t tag;
+    const uint8_t head[4] = {++tag, opcode, (uint8_t)n, (uint8_t)(n >> 8)};
+    memcpy(f, head, sizeof head);
+    memcpy(f + 4, p, n);
+    uint16_t crc = qsafp_crc16(f, 4 + n);
+    memcpy(f + 4 + n, &crc, sizeof crc);
+    return 4 + n + sizeof crc;
+}
+
+/* As it goes over the line, its end included. */
+static size_t encoded(uint8_t *out, const uint8_t *f, size_t n)
+{
+    n = qsafp_cobs_encode(out, f, n);
+    out[n] = 0;
+    return n + 1;
+}
+
+/* A request for the version. */
 static size_t question(uint8_t *out, uint8_t tag)
 {
     uint8_t f[6] = {tag, QSAFP_OPCODE_VERSION};
     uint16_t crc = qsafp_crc16(f, 4);
     memcpy(f + 4, &crc, sizeof crc);
-    size_t n = qsafp_cobs_encode(out, f, sizeof f);
-    out[n] = 0;
-    return n + 1;
+    return encoded(out, f, sizeof f);
+}
+
+/* The status that a host, or a core of the payload's, gets for a command. */
+static int host_asks(uint8_t opcode, const void *p, size_t n)
+{
+    uint8_t f[1200], out[1300];
+    return hears(out, encoded(out, f, spoken(f, opcode, p, n))).status;
+}
+
+static int core_asks(uint8_t opcode, const void *p, size_t n)
+{
+    const uintptr_t arg[4] = {PAYLOAD_RAM, spoken(ram, opcode, p, n), PAYLOAD_RAM + 2048, 2048};
+    assert(!call_frame(&m.core[1], arg).err);
+    return ram[2048 + 2];
 }
 
 static void is_answered(void)
@@ -390,6 +459,105 @@ static void a_torn_frame_spoils_none_after_a_silence(void)
     }
 }
 
+/* However long the monitor had no time to look. */
+static void bytes_that_had_to_wait_are_no_torn_frame(void)
+{
+    uint8_t good[16];
+    size_t n = question(good, 202);
+    assert(hears(good, 3).answers == 0);
+    clock_ns += 20 * SILENCE_NS;
+    line.next = good + 3;
+    line.left = n - 3;
+    line.have = 0;
+    assert(serve_line() && !line.left && m.command.out[2] == QSAFP_COMMAND_STATUS_OK);
+    checks++;
+}
+
+/* What comes behind it waits: a host that says more than it hears keeps nobody from the rest of the work. */
+static void one_frame_of_the_line_is_obeyed_at_a_time(void)
+{
+    uint8_t two[32];
+    size_t n = question(two, 203);
+    n += question(two + n, 204);
+    line.next = two;
+    line.left = n;
+    assert(serve_line() && line.left == n / 2 && m.command.out[1] == 203);
+    assert(serve_line() && !line.left && m.command.out[1] == 204);
+    checks++;
+}
+
+static void a_host_is_answered_once_its_stop_is_durable(void)
+{
+    uint8_t good[16];
+    line.next = good;
+    line.left = question(good, 205);
+    line.have = 0;
+    line.trips = true;
+    assert(!kept.latch);
+    (void)work(); /* board_line_put looks */
+    line.trips = false;
+    assert(line.have && kept.latch == QSAFP_REASON_MANUAL && m.q.latch == QSAFP_REASON_MANUAL);
+    check_closed();
+}
+
+/* ---- who comes first ---- */
+
+static const uint8_t BEGIN[] = {0}, FINISH[] = {3};
+static const uint8_t PUT_A[] = {2, 0, 0, 0, 0, 4, 0, 0, 0, 1, 2}, PUT_B[] = {2, 2, 0, 0, 0, 4, 0, 0, 0, 3, 4};
+
+/* An upload of the line's is nobody else's, in whatever order the payload tries, until it is over. */
+static void a_payload_keeps_no_upload_of_a_host_away(void)
+{
+    enum { LIMITED = QSAFP_COMMAND_STATUS_RATE_LIMITED, OK = QSAFP_COMMAND_STATUS_OK };
+    clock_ns += LINE_FIRST_NS;
+    memset(&m.q.pending, 0, sizeof m.q.pending);
+    assert(core_asks(QSAFP_OPCODE_RENEW, PUT_A, sizeof PUT_A) == OK); /* while no host renews it may */
+    assert(host_asks(QSAFP_OPCODE_RENEW, PUT_A, sizeof PUT_A) == OK);
+    for (int i = 0; i < 3; i++)
+        for (uint8_t sub = 0; sub < 4; sub++) {
+            uint8_t p[sizeof PUT_A] = {0};
+            memcpy(p + 1, PUT_A + 1, sizeof p - 1);
+            p[0] = sub;
+            assert(core_asks(QSAFP_OPCODE_RENEW, p, sub == 2 ? sizeof p : 1) == LIMITED);
+        }
+    assert(core_asks(QSAFP_OPCODE_STATUS, PUT_A, 0) == OK);
+    assert(host_asks(QSAFP_OPCODE_RENEW, PUT_B, sizeof PUT_B) == OK);
+    assert(host_asks(QSAFP_OPCODE_RENEW, FINISH, sizeof FINISH) == QSAFP_COMMAND_STATUS_REFUSED); /* whole, and no lease */
+    assert(core_asks(QSAFP_OPCODE_RENEW, PUT_A, sizeof PUT_A) == OK);
+    assert(host_asks(QSAFP_OPCODE_RENEW, PUT_A, sizeof PUT_A) == OK);
+    clock_ns += LINE_FIRST_NS;
+    assert(core_asks(QSAFP_OPCODE_RENEW, PUT_B, sizeof PUT_B) == OK); /* a host that went away holds it up no longer */
+    checks++;
+}
+
+/* Of a host's request, between its question and the votes. */
+static void a_payload_spends_no_vote_of_a_host_s_request(void)
+{
+    clock_ns += LINE_FIRST_NS;
+    assert(host_asks(QSAFP_OPCODE_RENEW, BEGIN, sizeof BEGIN) == QSAFP_COMMAND_STATUS_OK);
+    assert(core_asks(QSAFP_OPCODE_RENEW, FINISH, sizeof FINISH) == QSAFP_COMMAND_STATUS_RATE_LIMITED);
+    checks++;
+}
+
+/* Each with another size makes it anew, out of most of the log. */
+static void envelopes_are_made_once_a_second_for_a_payload(void)
+{
+    clock_ns += LINE_FIRST_NS;
+    assert(core_asks(QSAFP_OPCODE_RENEW, BEGIN, sizeof BEGIN) == QSAFP_COMMAND_STATUS_OK);
+    int made = 0;
+    for (int i = 0; i < 300; i++) {
+        uint8_t read[13] = {1, (uint8_t)i};
+        clock_ns += 10000000;
+        made += core_asks(QSAFP_OPCODE_RENEW, read, sizeof read) != QSAFP_COMMAND_STATUS_RATE_LIMITED;
+    }
+    assert(made >= 3 && made <= 4);
+    const uint8_t first[13] = {1, 1}, more[13] = {1, 1, 0, 0, 0, 0, 0, 0, 0, 8};
+    clock_ns += 1000000000;
+    assert(core_asks(QSAFP_OPCODE_RENEW, first, sizeof first) == QSAFP_COMMAND_STATUS_OK);
+    assert(core_asks(QSAFP_OPCODE_RENEW, more, sizeof more) == QSAFP_COMMAND_STATUS_OK); /* the rest of the same */
+    checks++;
+}
+
 static void a_bad_line_moves_neither_gate_nor_pins(bool open)
 {
     const qsafp_gate_page_t kept_page = gate_page;
@@ -405,6 +573,7 @@ static void a_bad_line_moves_neither_gate_nor_pins(bool open)
     an_overlong_frame_is_refused_once();
     zeros_are_no_frames();
     a_torn_frame_spoils_none_after_a_silence();
+    bytes_that_had_to_wait_are_no_torn_frame();
     assert(!memcmp(&before, &gate_page, sizeof before) && driven == was);
     assert(qsafp_gate_check_ns(&gate_page, clock_ns) == open);
     gate_page = kept_page;
@@ -424,6 +593,33 @@ static void no_answer_is_written_after_a_rollback(void)
     armed = false;
     assert(ram[0] == 0x11 && ram[6] == 0x11);
     assert(core_park(&m.core[1])); /* it starts anew, and the answer is nobody's */
+    check_closed();
+}
+
+/* Slices of two cores do not mix, the line has its turn between them, and a rollback waits for the whole. */
+static void a_checkpoint_is_taken_in_slices(void)
+{
+    memset(ram, 0x44, sizeof copy_of_it);
+    memset(ram + sizeof copy_of_it, 0x55, sizeof copy_of_it);
+    for (unsigned i = 1; i <= 2; i++) {
+        m.core[i].arg[0] = PAYLOAD_RAM + (i - 1) * sizeof copy_of_it;
+        m.core[i].arg[1] = sizeof copy_of_it;
+        m.core[i].call = CALL_CHECKPOINT;
+    }
+    assert(serve_core(&m.core[1]) && serve_core(&m.core[2]) && m.core[1].call && m.core[2].call);
+    assert(copy_of_it[0] == 0x44 && m.checkpoint.left == sizeof copy_of_it - SLICE);
+    m.contain = 1;
+    m.core[1].state = m.core[2].state = CORE_PARKED;
+    contain_act();
+    assert(!m.q.contained);
+    m.contain = 0;
+    assert(serve_core(&m.core[1]) && !m.core[1].call && m.checkpoint.taken && copy_of_it[sizeof copy_of_it - 1] == 0x44);
+    for (size_t i = 0; i < sizeof copy_of_it / SLICE; i++)
+        assert(m.core[2].call && serve_core(&m.core[2]));
+    assert(!m.core[2].call && copy_of_it[0] == 0x55 && copy_of_it[sizeof copy_of_it - 1] == 0x55);
+    uint8_t hash[32];
+    qsafp_sha256(hash, copy_of_it, sizeof copy_of_it);
+    assert(!memcmp(hash, m.checkpoint.hash, sizeof hash));
     check_closed();
 }
 
@@ -457,8 +653,15 @@ int main(void)
     validate_says_valid_while_the_gate_is_open_and_never_else();
     a_bad_line_moves_neither_gate_nor_pins(false);
     a_bad_line_moves_neither_gate_nor_pins(true);
+    one_frame_of_the_line_is_obeyed_at_a_time();
+    a_payload_keeps_no_upload_of_a_host_away();
+    a_payload_spends_no_vote_of_a_host_s_request();
+    envelopes_are_made_once_a_second_for_a_payload();
+    a_checkpoint_is_taken_in_slices();
+    a_host_is_answered_once_its_stop_is_durable();
     no_answer_is_written_after_a_rollback();
     a_latch_rolls_the_region_back_before_anything_is_told();
+    assert(!m.lost_records);
     printf("test_monitor_calls: %d passed, 0 failed\n", checks);
     return 0;
 }

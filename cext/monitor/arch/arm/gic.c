@@ -123,6 +123,12 @@ void arch_wait(void)
         __asm__ volatile("wfi" : : : "memory");
 }
 
+void arch_halt(void)
+{
+    for (;;)
+        __asm__ volatile("wfi");
+}
+
 void arch_wait_line(void)
 {
     const core_t *c = &m.core[1];

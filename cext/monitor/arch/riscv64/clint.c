@@ -9,10 +9,21 @@ static volatile uint32_t *reg32(uint64_t at) { return (volatile uint32_t *)at; }
 
 uint64_t arch_ticks(void) { return *reg64(MTIME); }
 void arch_alarm(uint64_t ticks) { *reg64(CLINT_BASE + 0x4000) = ticks; }
-void arch_poke(unsigned core) { *reg32(CLINT_BASE + 4u * core) = 1; }
 void arch_unpoke(unsigned core) { *reg32(CLINT_BASE + 4u * core) = 0; }
 void arch_wait(void) { __asm__ volatile("wfi" : : : "memory"); }
 void arch_yield(void) { __asm__ volatile("" : : : "memory"); }
+
+void arch_poke(unsigned core)
+{
+    __asm__ volatile("fence w, o" : : : "memory"); /* it sees what we wrote before it sees us */
+    *reg32(CLINT_BASE + 4u * core) = 1;
+}
+
+void arch_halt(void)
+{
+    for (;;)
+        arch_wait();
+}
 
 bool arch_lock(void)
 {
