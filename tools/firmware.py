@@ -111,9 +111,11 @@ class Target:
 
 RV64 = ("-march=rv64imac_zicsr_zifencei", "-mabi=lp64", "-mcmodel=medany", "-msmall-data-limit=0")
 A64 = ("-march=armv8-a", "-mgeneral-regs-only", "-mno-outline-atomics", "-fomit-frame-pointer")
-A64_SMALL = ("-mcmodel=tiny", "-fmerge-all-constants")
-A64_SMALL += ("-fno-shrink-wrap", "-fno-move-loop-invariants", "-fno-tree-loop-im", "-fno-thread-jumps", "-fno-tree-tail-merge")  # by trial
-A64_SMALL += ("-fno-guess-branch-probability", "-fno-tree-sra", "-fno-ipa-sra", "-fno-caller-saves", "-fno-tree-dominator-opts")
+A64_SMALL = (  # by trial
+    *("-mcmodel=tiny", "-fmerge-all-constants", "-fno-guess-branch-probability", "-fno-shrink-wrap", "-fno-move-loop-invariants"),
+    *("-fno-tree-loop-im", "-fno-thread-jumps", "-fno-tree-tail-merge", "-fno-tree-sra", "-fno-ipa-sra", "-fno-caller-saves"),
+    "-fno-tree-dominator-opts",
+)
 T32 = ("-march=armv7ve", "-mthumb", "-mfloat-abi=soft", "-fomit-frame-pointer")
 TARGETS = {
     t.board: t
