@@ -96,6 +96,8 @@ class Image:
             raise FormatError("a security version is 32 bits, and the whole image lies below 2^64")
         if not body or len(body) >= U32:
             raise FormatError("a body is 1 byte to 4 GiB")
+        if kind == ImageKind.PAYLOAD and entry != load:
+            raise FormatError(f"entry {entry:#x}: a payload starts at its first byte, {load:#x}")
         if not load <= entry < load + len(body) or entry % 4:
             raise FormatError(f"entry {entry:#x} is not a multiple of 4 inside the image, {load:#x} to {load + len(body) - 1:#x}")
         public = key.ed25519.public, key.mldsa65.public
@@ -137,7 +139,8 @@ def _refusals(image: Image, raw: bytes, place: Place) -> Iterator[tuple[bool, Im
     yield image.security_version < place.counter, ImageVerdict.OLD
     yield place.base not in (None, image.load), ImageVerdict.LOAD
     yield not 0 < image.size <= place.capacity_bytes, ImageVerdict.SIZE
-    yield not 0 <= image.entry - image.load < image.size or image.entry % 4 != 0, ImageVerdict.ENTRY
+    entries = 1 if image.kind == ImageKind.PAYLOAD else image.size
+    yield not 0 <= image.entry - image.load < entries or image.entry % 4 != 0, ImageVerdict.ENTRY
     yield image.encode() != raw, ImageVerdict.RESERVED
     yield image.root != place.root, ImageVerdict.ROOT_KEY
     yield len(image.body) != image.size or sha256(image.body) != image.sha256, ImageVerdict.HASH

@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import boot
@@ -117,6 +118,15 @@ def test_each_wrong_field_is_refused_by_its_name_though_signed(firmware: ctypes.
     raw = resigned(signed(), at, field)
     assert ask(firmware, raw).name == reason
     assert verdict(raw, SAME).name == reason
+
+
+def test_a_payload_is_entered_at_its_first_byte_alone(firmware: ctypes.CDLL) -> None:
+    place = CPlace.from_buffer_copy(PLACE)
+    place.kind = ImageKind.PAYLOAD
+    raw = signed(kind=ImageKind.PAYLOAD)
+    assert ask(firmware, raw, place) == GOOD
+    later = resigned(raw, 24, (LOAD + 4).to_bytes(8, "little"))
+    assert ask(firmware, later, place) == verdict(later, replace(SAME, kind=ImageKind.PAYLOAD)) == ImageVerdict.ENTRY
 
 
 def reason_at(byte: int) -> str:

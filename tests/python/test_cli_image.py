@@ -14,6 +14,7 @@ import pytest
 from qsafp_embedded import image
 from qsafp_embedded._tables import Board, ImageKind, ImageVerdict
 from qsafp_embedded.cli import main
+from qsafp_embedded.errors import FormatError
 
 LOAD = 0x80008000
 
@@ -120,6 +121,13 @@ def test_what_no_boot_stage_takes_is_not_signed(shop: Shop, option: str, value: 
     said = shop.sign("n.img", code=1, **{option: value})
     assert "m.bin" in said["error"]
     assert not (shop.folder / "n.img").exists()
+
+
+def test_a_payload_is_entered_at_its_first_byte() -> None:
+    key = image.RootKey.from_secret(b"\1" * 32)
+    fields = {"kind": ImageKind.PAYLOAD, "board": Board.VIRT_ARMV7, "security_version": 0, "load": LOAD}
+    with pytest.raises(FormatError, match="first byte"):
+        image.Image.sign(bytes(64), key, entry=LOAD + 4, **fields)
 
 
 def test_an_empty_body_is_not_signed(shop: Shop) -> None:

@@ -53,7 +53,7 @@ qsafp_image_verdict_t qsafp_image_header(qsafp_image_t *out, const qsafp_image_p
         return QSAFP_IMAGE_VERDICT_LOAD;
     if (!h.size || h.size > place->capacity_bytes)
         return QSAFP_IMAGE_VERDICT_SIZE;
-    if (h.entry - h.load >= h.size || h.entry & 3)
+    if (h.entry - h.load >= (h.kind == QSAFP_IMAGE_KIND_PAYLOAD ? 1 : h.size) || h.entry & 3) /* the monitor starts a payload at its first byte */
         return QSAFP_IMAGE_VERDICT_ENTRY;
     if (h.zero || !zero(front + END, front + QSAFP_IMAGE_FRONT_BYTES))
         return QSAFP_IMAGE_VERDICT_RESERVED;
