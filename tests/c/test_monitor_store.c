@@ -12,6 +12,8 @@ enum { FROM = STATE_OFF, PART = 0x100000 };
 static bool selected, enabled;
 static uint8_t sent[4 + NOR_PAGE];
 static unsigned have;
+static uint8_t identity[3] = {0x9D, 0x70, 0x19};
+static uint64_t busy_until;
 
 static void power_on(void) { selected = enabled = false; }
 
@@ -51,14 +53,36 @@ uint8_t board_spi(uint8_t byte)
     if (have >= 4 && sent[0] == READ)
         return dead ? 0 : part[address() + have++ - 4];
     if (have >= 1 && sent[0] == READ_STATUS)
-        return 0;
+        return clock_ns < busy_until ? BUSY : 0;
+    if (have >= 1 && sent[0] == READ_ID)
+        return identity[have++ - 1];
     assert(have < sizeof sent);
     sent[have++] = byte;
     return 0;
 }
 
+/* Lines that are held, a part of 8 MB, one that never gets ready. */
+static void a_part_that_is_not_there_or_not_the_right_one_is_not_ready(void)
+{
+    static const uint8_t wrong[][sizeof identity] = {{0, 0, 0}, {0xFF, 0xFF, 0xFF}, {0, 0, 0x19}, {0x9D, 0x70, 0x17}};
+    power_on();
+    CHECK(nor_ready());
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        memcpy(identity, wrong[i], sizeof identity);
+        CHECK(!nor_ready());
+    }
+    memcpy(identity, (const uint8_t[]){0x9D, 0x70, 0x18}, sizeof identity);
+    CHECK(nor_ready());
+    busy_until = clock_ns + 2000000000;
+    CHECK(!nor_ready());
+    busy_until = clock_ns + 2000000000;
+    CHECK(nor_erase(FROM) == QSAFP_E_STORE);
+    busy_until = 0;
+}
+
 int main(void)
 {
+    a_part_that_is_not_there_or_not_the_right_one_is_not_ready();
     run_all();
     return DONE("test_monitor_store");
 }
