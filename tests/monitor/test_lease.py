@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The monitor on an emulated board: a lease comes over the line, opens the gate, and its end stops every hart (HW-4, HW-12, HW-13)."""
+"""The monitor on an emulated board: a lease comes over the line, opens the gate, and its end stops every hart;
+a renewal in grace lets them go on, a release of a latch starts them anew (HW-4, HW-12, HW-13)."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kinds import KINDS
+from test_attacks import parked, rolled_back
 from unleashed import Board, Device, until
 
 from qsafp_embedded._core import audit_verify
 from qsafp_embedded._tables import Event, Phase, Reason
 from qsafp_embedded.client import GuardClient
+
+MEASURE = 17  # a payload that begins it never ends; one that was started again does not begin it
+EACH_ONCE, EACH_TWICE = 1 << 32 | 1, 2 << 32 | 2  # harts of the payload began
+AS_DECLARED = b"\x11" * 4096  # the region that the payload has rolled back
+GOES_ON_THEN_ANEW = re.compile(b"(\2\5)+\2\4\5(\2\5)*\2?")  # frozen and thawed; frozen, rolled back, thawed
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.board(name)) for name in KINDS])
@@ -70,3 +79,42 @@ def no_entropy(kind: type[Board], folder: Path) -> None:
 
 def test_a_board_without_entropy_starts_no_payload(kind: type[Board], folder: Path) -> None:
     no_entropy(kind, folder)
+
+
+def led(board: Board, client: GuardClient, what: Callable[[], bool]) -> None:
+    """Wait until something is so, with a lease whenever none is held: a busy host may miss the end of one."""
+
+    def so() -> bool:
+        if client.status().phase != Phase.ACTIVE:
+            board.lease(client)
+        return what()
+
+    until(so)
+
+
+def steps(board: Board, client: GuardClient) -> bytes:
+    """What was done to the payload, in order."""
+    return bytes(r["data"][0] for r in board.records(client) if r["event"] == Event.CONTAINMENT)
+
+
+def test_a_renewal_in_grace_lets_the_payload_go_on_and_a_release_starts_it_anew(kind: type[Board], folder: Path) -> None:
+    with kind(Device(duration_ms=1200, grace_ms=60_000), folder, attack=MEASURE) as board, board.client() as client:
+        until(lambda: board.orders()["started"] == EACH_ONCE)
+        board.lease(client)
+        until(lambda: client.status().phase == Phase.GRACE and client.status().contained)
+        assert board.pin("LEASE_VALID") == 0
+        assert parked(board) == [True, True]
+        still = board.orders()
+        led(board, client, lambda: board.orders()["batches"] > still["batches"])
+        assert board.pins("LEASE_VALID")[:3] == [1, 0, 1]
+        assert board.pins("FAILSAFE") == []
+        assert board.memory(board.region, 4096) != AS_DECLARED
+        client.failsafe()
+        until(lambda: rolled_back(board, client))
+        assert board.memory(board.region, 4096) == AS_DECLARED
+        still = board.orders()
+        assert (still["started"], still["finished"]) == (EACH_ONCE, 0)
+        led(board, client, lambda: board.orders()["finished"] > 0 and board.orders()["started"] == EACH_TWICE)
+        assert board.orders()["batches"] > still["batches"]
+        assert board.pin("FAILSAFE") == 0
+        until(lambda: GOES_ON_THEN_ANEW.fullmatch(steps(board, client)))
