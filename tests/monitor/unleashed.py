@@ -72,7 +72,7 @@ class Edges:
 
     def __init__(self, lines: Lines, path: str) -> None:
         """Take up the connection; from now on every edge of the device at ``path`` is told."""
-        self._lines = lines
+        self._lines, self._path = lines, path
         self._seen: list[tuple[int, int]] = []
         self.ask(f"irq_intercept_out {path}")
 
@@ -87,7 +87,7 @@ class Edges:
 
     def drive(self, line: int, level: int) -> None:
         """Put a level on an input from outside."""
-        self.ask(f"set_irq_in /machine/soc unnamed-gpio-in {line} {level}")
+        self.ask(f"set_irq_in {self._path} unnamed-gpio-in {line} {level}")
 
     def seen(self) -> list[tuple[int, int]]:
         """All edges so far: line, level."""
