@@ -6,12 +6,14 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import boot_kit
 import firmware
 import pytest
+import stacks
 from boot_kit import MONITOR, PAYLOAD, Factory
 from figures import RAM_MAX, memory
 from shipped import shipped
@@ -67,14 +69,17 @@ def test_the_counters_rise_with_the_first_lease_and_not_before(factory: Factory,
         until(lambda: (board.blown(MONITOR), board.blown(PAYLOAD)) == (3, 3))
 
 
-def test_a_lease_opens_the_gate_of_a_booted_board_and_its_end_stops_every_hart(factory: Factory, folder: Path) -> None:
-    with shipped(factory, Device(duration_ms=5000), folder) as board, board.client() as client:
+def test_a_lease_opens_the_gate_of_a_booted_board_and_its_end_stops_every_hart(
+    factory: Factory, folder: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with shipped(factory, Device(duration_ms=5000, suite="hybrid"), folder) as board, board.client() as client:
         assert until(lambda: board.orders()["refused"]) > 0
         board.lease(client)
         until(lambda: board.orders()["finished"])
         assert board.pin("LEASE_VALID") == 1
         until(lambda: client.status().phase == Phase.FAILSAFE and client.status().contained)
         assert board.pin("LEASE_VALID") == 0
+        assert stacks.used_up(board, record_property, "booted") == []
 
 
 INSIDE = re.compile(r" (qsafp_sha256_k|qsafp_sha256_blocks|permute|ntt|fe_mul|crypto_\w+)$", re.M)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The monitor on an emulated board: a lease comes over the line, opens the gate, and its end stops every hart;
-a renewal in grace lets them go on, a release of a latch starts them anew (HW-4, HW-12, HW-13)."""
+"""The monitor on an emulated board: a lease with signatures of both kinds comes over the line, opens the gate, and its end
+stops every hart; a renewal in grace lets them go on, a release of a latch starts them anew (HW-4, HW-10, HW-12, HW-13)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import stacks
 from kinds import KINDS
 from test_attacks import parked, rolled_back
 from unleashed import Board, Device, until
 
 from qsafp_embedded._core import audit_verify
-from qsafp_embedded._tables import Event, Phase, Reason
-from qsafp_embedded.client import GuardClient
+from qsafp_embedded._tables import Error, Event, Phase, Reason
+from qsafp_embedded.client import CommandRefused, GuardClient
 
+MLDSA_SIGNATURE = 3309  # bytes
 MEASURE = 17  # a payload that begins it never ends; one that was started again does not begin it
 EACH_ONCE, EACH_TWICE = 1 << 32 | 1, 2 << 32 | 2  # harts of the payload began
 AS_DECLARED = b"\x11" * 4096  # the region that the payload has rolled back
@@ -29,11 +31,22 @@ def kind(request: pytest.FixtureRequest) -> type[Board]:
     return KINDS[request.param]
 
 
-def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(kind: type[Board], folder: Path) -> None:
-    with kind(Device(duration_ms=6000, grace_ms=1500), folder) as board, board.client() as client:
+def another_bit_in_the_last_signature(token: bytes) -> bytes:
+    """Which is with ML-DSA-65."""
+    return token[:-MLDSA_SIGNATURE] + bytes([token[-MLDSA_SIGNATURE] ^ 1]) + token[1 - MLDSA_SIGNATURE :]
+
+
+def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(
+    kind: type[Board], folder: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with kind(Device(duration_ms=6000, grace_ms=1500, suite="hybrid"), folder) as board, board.client() as client:
         assert until(lambda: board.orders()["refused"]) > 0
+        with pytest.raises(CommandRefused) as refusal:
+            board.lease(client, bend=another_bit_in_the_last_signature)
+        assert refusal.value.error == Error.BAD_SIGNATURE
+        assert board.pins("LEASE_VALID") == []
         assert board.orders()["batches"] == 0
-        board.lease(client)
+        board.lease(client, [0, 1, 2, 4])  # that validator's vote is spent
         until(lambda: board.orders()["finished"])
         assert client.status().phase == Phase.ACTIVE
         assert board.pin("LEASE_VALID") == 1
@@ -46,6 +59,7 @@ def test_a_lease_opens_the_gate_and_its_end_stops_every_hart(kind: type[Board], 
         assert board.orders() == stopped
         raw = list(client.records())
         audit_verify(b"".join(raw), bytes(32))
+        assert stacks.used_up(board, record_property) == []
 
 
 def told(board: Board, client: GuardClient) -> list[dict[str, object]]:

@@ -98,9 +98,9 @@ class Edges:
 class Device:
     """What a factory and an operator give one board: keys, entropy, the validators' set, policy in ms."""
 
-    def __init__(self, *, duration_ms: int = 60_000, grace_ms: int = 300, document: bytes = b"") -> None:
-        """``document``: the set of validators that run elsewhere; else a set whose keys are at hand."""
-        self.q: Quorum = quorum(m=4, n=6, lab=True)
+    def __init__(self, *, duration_ms: int = 60_000, grace_ms: int = 300, document: bytes = b"", suite: str = "ed25519") -> None:
+        """``document``: the set of validators that run elsewhere; else a set whose keys are at hand, with signatures of ``suite``."""
+        self.q: Quorum = quorum(m=4, n=6, lab=True, suite=suite)
         self.document = document or self.q.document
         self.ueid, self.seed = b"\x01" + secrets.token_bytes(32), secrets.token_bytes(32)
         self.public = Ed25519Key.from_seed(self.seed).public
@@ -247,12 +247,12 @@ class Board:
             until(answers)
             yield client
 
-    def lease(self, client: GuardClient, indexes: list[int] | None = None) -> bytes:
-        """Obtain a lease that the first m validators or ``indexes`` sign; returns the token."""
+    def lease(self, client: GuardClient, indexes: list[int] | None = None, bend: Callable[[bytes], bytes] = bytes) -> bytes:
+        """Obtain a lease that the first m validators or ``indexes`` sign; returns the token, which ``bend`` may change on its way."""
         end = time.monotonic() + GUEST_LIMIT_S
         while True:
             try:
-                token = self.device.q.lease(self.propose(client), indexes)
+                token = bend(self.device.q.lease(self.propose(client), indexes))
                 client.put(token)
             except CommandRefused as no:  # the host was so busy that the request ran out
                 if not ran_out(no) or time.monotonic() > end:
@@ -292,6 +292,12 @@ class Board:
         """Physical memory as it is now."""
         path = self.folder / "memory.bin"
         self.qmp.call("pmemsave", val=address, size=size, filename=str(path))
+        return path.read_bytes()
+
+    def seen_by_first(self, address: int, size: int) -> bytes:
+        """Memory as the first core sees it now: secure memory too while that is in the monitor."""
+        path = self.folder / "memory.bin"
+        self.qmp.call("memsave", val=address, size=size, filename=str(path), cpu_index=0)
         return path.read_bytes()
 
     @property
