@@ -118,7 +118,7 @@ static void start(void)
     int err = start_core();
     qsafp_wipe(m.command.env, sizeof m.command.env);
     if (err)
-        monitor_halt(err == QSAFP_E_CORRUPT ? "the log is corrupt" : err == QSAFP_E_STORE ? "flash cannot be used" : "log or state cannot be used");
+        monitor_halt(err == QSAFP_E_CORRUPT ? "log or state is corrupt" : "log or state cannot be used");
     if (m.q.latch)
         contain_all(); /* SPEC: HW-12 a latch survives reset: the payload waits for its release */
 }

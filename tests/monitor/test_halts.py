@@ -77,8 +77,8 @@ SPOILED: list[tuple[Callable[[Lived], None], str]] = [
     (blank_fuses, "no device keys"),
     (another_bit_in_the_set, "no valid validator set"),
     (an_older_set, "log or state cannot be used"),
-    (another_bit_in_a_record, "the log is corrupt"),
-    (a_record_far_off, "the log is corrupt"),
+    (another_bit_in_a_record, "log or state is corrupt"),
+    (a_record_far_off, "log or state is corrupt"),
     (another_bit_in_the_state, "corrupt"),
     (no_state, "cannot be used"),
 ]
