@@ -279,13 +279,13 @@ def counted(name: str, count: int) -> Figure:
     return Figure(f"{name}, instructions", count, REFERENCE[name] * 105 // 100 if name in REFERENCE else None)
 
 
-def offset_of(member: str) -> int:
-    """Where a member of monitor_t lies, as the cross compiler says."""
-    t = firmware.TARGETS["hifive_unleashed"]
+def offset_of(member: str, board: str = "hifive_unleashed") -> int:
+    """Where a member of monitor_t lies, as the board's cross compiler says."""
+    t = firmware.TARGETS[board]
     source = f'#include "monitor.h"\nconst unsigned long at = __builtin_offsetof(monitor_t, {member});\n'
     words = [*t.words, "-std=c11", "-x", "c", "-S", "-o", "-", "-"]
     done = subprocess.run(words, cwd=ROOT, input=source, capture_output=True, text=True, timeout=60, check=True)
-    found = re.search(r"\.dword\s+(\d+)", done.stdout)
+    found = re.search(r"\.(?:[dx]?word|4byte)\s+(\d+)", done.stdout)
     assert found, done.stdout
     return int(found[1])
 

@@ -4,13 +4,13 @@ names what the hardware reported (HW-12, HW-15)."""
 
 from __future__ import annotations
 
-import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
+from figures import ISAS, offset_of
 from unleashed import Board, Device, short_dir, until
 
 from qsafp_embedded._core import audit_verify
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.board(Board.name)
 S = 1_000_000_000
 B = TypeVar("B", bound=Board)
 LEASES_MS = (1500, 5000, 20_000)  # an attack takes 50 ms; the longer ones are for a host so busy that the first is over before
-LATE_NS = 2 * S  # of an end of lease: the board's clock goes on while the host has no time for it
+PERIOD_NS = S // 10  # of the timer, within which an end of lease is seen (HW-T8)
+TICKS_LATE = 0.25  # of the timer's, at most: what a busy host may cost
 ILLEGAL, LOAD, STORE, FETCH = 2, 5, 7, 1
 AT_LEAST = {9: 1, 13: 1}  # answers that show that the attack took place: frames bent on their way, calls
 ENDLESS = {9, 13, 14, 15}
@@ -45,6 +46,14 @@ ATTACKS: dict[int, tuple[str, set[int], set[int]]] = {
     15: ("faults without end", {STORE}, {0x1006000C}),
     16: ("shows itself an open gate", set(), set()),
 }
+
+
+class Seen(NamedTuple):
+    """How an end of lease was seen: after how many ns, and how many ticks of that life of the board came a period late."""
+
+    late_ns: int
+    ticks_late: int
+    ticks: int
 
 
 def fail_safe(client: GuardClient) -> bool:
@@ -75,12 +84,18 @@ def quiet(board: Board, client: GuardClient) -> bool:
     return board.records(client)[-1] == last
 
 
-def check_the_end(board: Board, client: GuardClient, end_ns: int) -> list[dict[str, Any]]:
-    """All that must hold after any attack; returns the log."""
+def ticks(board: Board, which: str) -> int:
+    """How many ticks the monitor counted in this life of the board: all of them, or those that came a whole period ``late``."""
+    at = ISAS[board.name].at["m"] + offset_of(which, board.name)
+    return int.from_bytes(board.seen_by_first(at, 4), "little")
+
+
+def check_the_end(board: Board, client: GuardClient, end_ns: int) -> tuple[list[dict[str, Any]], Seen]:
+    """All that must hold after any attack; returns the log, and how the end of the lease was seen."""
     until(lambda: fail_safe(client))
     records = until(lambda: rolled_back(board, client))
     expired = [r for r in records if r["event"] == Event.LEASE_EXPIRED][-1]
-    assert end_ns <= expired["boot_ns"] < end_ns + LATE_NS
+    assert end_ns <= expired["boot_ns"]
     assert parked(board) == [True, True]
     stopped = board.orders()
     assert board.pins("LEASE_VALID") == [1, 0]
@@ -90,7 +105,7 @@ def check_the_end(board: Board, client: GuardClient, end_ns: int) -> list[dict[s
     assert (stopped["leaked"], stopped["moved"], stopped["odd"]) == (0, 0, 0)
     assert board.memory(board.region, 4096) == b"\x11" * 4096
     audit_verify(b"".join(client.records()), bytes(32))
-    return board.records(client)
+    return board.records(client), Seen(expired["boot_ns"] - end_ns, ticks(board, "late"), ticks(board, "ticks"))
 
 
 def attack(board: Board, client: GuardClient) -> int:
@@ -110,31 +125,51 @@ def attack(board: Board, client: GuardClient) -> int:
     return status.now_ns + status.remaining_ns if in_time else 0
 
 
-@contextlib.contextmanager
-def attacked(kind: type[B], number: int) -> Iterator[tuple[B, GuardClient, int]]:
-    """A board whose payload attacked: it, a client, and when its lease ends."""
+def one_in_time(tries: Iterable[Seen]) -> None:
+    """Fail unless in one of several tries the end was seen within one period, and not by luck: the timer came in time.
+
+    The board's clock goes on while the host has no time for the board, so that some ticks, and one try, may be late by any time; an attack
+    that holds the timer off makes most of them late, in each try.
+    """
+    seen = []
+    for one in tries:
+        seen.append(one)
+        if one.late_ns < PERIOD_NS and one.ticks_late < one.ticks * TICKS_LATE:
+            return
+    raise AssertionError(f"not in time: {seen}; or no attack ends within its lease, or the host is too busy")
+
+
+def attacks(kind: type[B], number: int, check: Callable[[B, list[dict[str, Any]]], None]) -> Iterator[Seen]:
+    """Boards whose payload attacked under a lease; yields how each end was seen, once ``check`` has got board and log."""
     for duration_ms in LEASES_MS:
         device = Device(duration_ms=duration_ms)
         with short_dir() as folder, kind(device, folder, attack=number, renews=True) as board, board.client() as client:
-            if end_ns := attack(board, client):
-                yield board, client, end_ns
-                return
-    raise AssertionError(f"no attack within {LEASES_MS[-1]} ms: it hangs, or the host is too busy")
+            if not (end_ns := attack(board, client)):
+                continue
+            records, seen = check_the_end(board, client, end_ns)
+            check(board, records)
+        yield seen
 
 
 @pytest.mark.parametrize("number", ATTACKS, ids=lambda n: ATTACKS[n][0].replace(" ", "-"))
 def test_after_an_attack_the_lease_ends_on_time(number: int) -> None:
     _, causes, addresses = ATTACKS[number]
-    with attacked(Board, number) as (board, client, end_ns):
-        found = reports(check_the_end(board, client, end_ns))
+
+    def check(board: Board, records: list[dict[str, Any]]) -> None:
+        found = reports(records)
         assert AT_LEAST.get(number, 0) <= board.orders()["answers"]
-    for hart in (1, 2) if number in BY_EACH else (1,):
-        assert causes <= {cause for at, cause, _, _ in found if at == hart}
-        assert addresses <= {address for at, _, _, address in found if at == hart}
+        for hart in (1, 2) if number in BY_EACH else (1,):
+            assert causes <= {cause for at, cause, _, _ in found if at == hart}
+            assert addresses <= {address for at, _, _, address in found if at == hart}
+
+    one_in_time(attacks(Board, number, check))
 
 
-def open_with_an_old_approval(kind: type[Board], device: Device, folder: Path, address: int) -> None:
-    """A payload that was handed the last life's lease calls with it, and nothing opens; it gets the approval at ``address``."""
+def use_an_old_approval(kind: type[Board], device: Device, folder: Path, address: int) -> Seen:
+    """A payload that was handed the last life's lease at ``address`` calls with it, and nothing opens.
+
+    Returns how the end of the lease that it had was seen.
+    """
     with kind(device, folder) as board, board.client() as client:
         token = board.lease(client)
         until(lambda: fail_safe(client))
@@ -149,12 +184,20 @@ def open_with_an_old_approval(kind: type[Board], device: Device, folder: Path, a
         board.lease(client)
         status = client.status()
         until(lambda: board.orders()["finished"])
-        check_the_end(board, client, status.now_ns + status.remaining_ns)
+        _, seen = check_the_end(board, client, status.now_ns + status.remaining_ns)
         assert board.orders()["answers"] > 0
+        return seen
 
 
-def test_an_old_approval_opens_nothing(folder: Path) -> None:
-    open_with_an_old_approval(Board, Device(duration_ms=LEASES_MS[0]), folder, 0x80800000)
+def old_approvals(kind: type[Board], address: int) -> Iterator[Seen]:
+    """As above, time and again."""
+    for _ in LEASES_MS:
+        with short_dir() as folder:
+            yield use_an_old_approval(kind, Device(duration_ms=LEASES_MS[0]), folder, address)
+
+
+def test_an_old_approval_opens_nothing() -> None:
+    one_in_time(old_approvals(Board, 0x80800000))
 
 
 def stop_by_hand(kind: type[Board], folder: Path) -> None:

@@ -8,13 +8,12 @@ registers that it keeps for itself.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from firmware import TARGETS
-from test_attacks import LEASES_MS, attacked, check_the_end, open_with_an_old_approval, reports, stop_by_hand
-from unleashed import Device
+from test_attacks import attacks, old_approvals, one_in_time, reports, stop_by_hand
 from virt_aarch64 import VirtAarch64
 from virt_armv7 import VirtArmv7
 
@@ -49,26 +48,21 @@ def kind(request: pytest.FixtureRequest) -> type[VirtAarch64]:
     return BOARDS[request.param]
 
 
-def secure_words(board: VirtAarch64, address: int, count: int) -> list[int]:
-    """Words of secure memory, as the first core sees them in the monitor."""
-    said = board.hmp(f"x /{count}xw {address:#x}")
-    return [int(word, 16) for row in said.splitlines() for word in re.findall(r"0x([0-9a-f]{8})\b", row.partition(":")[2])]
-
-
 @pytest.mark.parametrize("number", ATTACKS, ids=lambda n: ATTACKS[n].replace(" ", "-"))
 def test_after_an_attack_the_lease_ends_on_time(kind: type[VirtAarch64], number: int) -> None:
-    with attacked(kind, number) as (board, client, end_ns):
-        found = reports(check_the_end(board, client, end_ns))
+    def check(board: VirtAarch64, records: list[dict[str, Any]]) -> None:
+        found = reports(records)
         assert {(core, cause >> 26) for core, cause, _, _ in found} == TOLD.get((kind, number), set())
-        image = (board.out / "monitor.bin").read_bytes()[:64]
-        assert b"".join(word.to_bytes(4, "little") for word in secure_words(board, board.code.start, 16)) == image
+        assert board.seen_by_first(board.code.start, 64) == (board.out / "monitor.bin").read_bytes()[:64]
         assert int.from_bytes(board.memory(GATE_COPY + 4, 4), "little") != ARMED
-        payload_memory = secure_words(board, TARGETS[kind.name].map["TABLES"] + 8, 1)[0]  # the descriptor of its GB
+        payload_memory = board.seen_by_first(TARGETS[kind.name].map["TABLES"] + 8, 1)[0]  # of the descriptor of its GB
         assert payload_memory & NON_SECURE, "a wrong place in a copy could be a secure one"
 
+    one_in_time(attacks(kind, number, check))
 
-def test_an_old_approval_opens_nothing(kind: type[VirtAarch64], folder: Path) -> None:
-    open_with_an_old_approval(kind, Device(duration_ms=LEASES_MS[0]), folder, 0x40800000)
+
+def test_an_old_approval_opens_nothing(kind: type[VirtAarch64]) -> None:
+    one_in_time(old_approvals(kind, 0x40800000))
 
 
 def test_a_fail_safe_by_hand_comes_through(kind: type[VirtAarch64], folder: Path) -> None:
