@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write into docs/conformance.md which case of renode/suites ran on which board: ``python tools/conformance.py [--check]``.
 
-What ran is read from build/monitor/BOARD.robot.xml (QEMU) and BOARD.renode.xml (Renode).  ``--check`` needs no run: it says whether
-the part that is written lists the cases and boards that there are.
+What ran is read from build/monitor/BOARD.robot.xml (QEMU: ``make emulate``) and BOARD.renode.xml (Renode: .github/workflows/renode.yml).
+Exit 1 if a case failed.  ``--check`` writes nothing: it says where the page is not what ran.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from firmware import TARGETS
 ROOT = Path(__file__).resolve().parent.parent
 DOC = ROOT / "docs/conformance.md"
 BEGIN, END = "<!-- tools/conformance.py writes from here", "<!-- to here -->\n"
-EMULATORS = {"robot": "QEMU", "renode": "Renode"}
+EMULATORS = {"QEMU": "robot", "Renode": "renode"}
 BOARDS = tuple(TARGETS)
 CASE = re.compile(r"^(HW-T\d+) (.+)$", re.M)
+Ran = Mapping[tuple[str, str], Mapping[str, str]]  # by board and emulator, then by case
 ROW = re.compile(r"^\| (HW-T\d+) \| (.+?) \|", re.M)
 
 
@@ -40,19 +41,25 @@ def outcomes(xml: Path) -> dict[str, str]:
     return found
 
 
-def results(folder: Path = ROOT / "build/monitor") -> dict[tuple[str, str], dict[str, str]]:
-    """The last runs, by board and emulator."""
-    files = {(b, e): folder / f"{b}.{kind}.xml" for b in BOARDS for kind, e in EMULATORS.items()}
+def file_name(board: str, emulator: str) -> str:
+    """The JUnit file of a board's run."""
+    return f"{board}.{EMULATORS[emulator]}.xml"
+
+
+def results(folder: Path = ROOT / "build/monitor") -> Ran:
+    """The last runs."""
+    files = {(b, e): folder / file_name(b, e) for b in BOARDS for e in EMULATORS}
     return {key: outcomes(path) for key, path in files.items() if path.exists()}
 
 
-def cell(case: str, board: str, ran: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+def cell(case: str, board: str, ran: Ran) -> str:
     """What the last runs showed of a case on a board."""
-    told = {e: found[case] for (b, e), found in ran.items() if b == board and case in found}
-    return "; ".join(f"{e}: {'failed' if what.startswith('failed') else what}" for e, what in told.items()) or "did not run"
+    told = {e: found.get(case, "did not run") for (b, e), found in ran.items() if b == board}
+    said = "; ".join(f"{e}: {'failed' if what.startswith('failed') else what}" for e, what in told.items())
+    return " ".join(said.replace("|", "/").split()) or "did not run"
 
 
-def table(ran: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+def table(ran: Ran) -> str:
     """The part that is written."""
     rows = [f"{BEGIN}, from the last run -->", f"| id | case | {' | '.join(BOARDS)} |", f"|{'---|' * (2 + len(BOARDS))}"]
     rows += [f"| {id_} | {name} | {' | '.join(cell(id_, b, ran) for b in BOARDS)} |" for id_, name in cases().items()]
@@ -74,16 +81,28 @@ def stale(text: str) -> list[str]:
     return sorted([*out, *(b for b in BOARDS if f"| {b} |" not in part)])
 
 
-def main(argv: list[str]) -> int:
-    """Check, or write; 1 if the document is stale, or a case failed."""
-    text = DOC.read_text()
-    if argv == ["--check"]:
-        print("\n".join(f"docs/conformance.md: {what}; run tools/conformance.py" for what in stale(text)), end="")
-        return int(bool(stale(text)))
-    ran = results()
+def cells(part: str) -> dict[tuple[str, str], str]:
+    """What a table says, by case and board."""
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in part.splitlines() if row.startswith("|")]
+    return {(row[0], board): said for row in rows[2:] for board, said in zip(rows[0][2:], row[2:], strict=True)}
+
+
+def differences(text: str, ran: Ran) -> list[str]:
+    """Where the document says something else than what ran."""
     if not ran:
-        print("nothing ran: make emulate, or python tests/monitor/suites.py")
-        return 1
+        return ["nothing ran that it could be held against"]
+    says, shown = cells(written(text)), cells(table(ran))
+    wrong = [key for key, what in shown.items() if says[key] != what]
+    return [f"{key[0]} on {key[1]}: it says {says[key]!r}, the run {shown[key]!r}" for key in wrong]
+
+
+def main(argv: list[str]) -> int:
+    """Check, or write; 1 if the document is not what ran, or a case failed."""
+    text, ran = DOC.read_text(), results()
+    if argv == ["--check"]:
+        wrong = stale(text) or differences(text, ran)
+        print("".join(f"docs/conformance.md: {what}; make emulate writes it\n" for what in wrong), end="")
+        return int(bool(wrong))
     DOC.write_text(text.replace(written(text), table(ran)))
     return int(any(what.startswith("failed") for found in ran.values() for what in found.values()))
 

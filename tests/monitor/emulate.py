@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``make emulate``: the monitor on emulated bare-metal boards.
 
-Writes build/monitor/<board>.xml (JUnit), and what pytest said into build/monitor/<board>/checks.txt.
+Writes build/monitor/<board>.xml (JUnit), and what pytest said into build/monitor/<board>/checks.txt; tools/conformance.py reads what
+the Robot suites left there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ ROOT = HERE.parents[1]
 PATHS = ("tests/monitor", "tests/python", "tests/emulation", "tools")
 sys.path[:0] = [str(ROOT / p) for p in PATHS]
 
+import conformance  # noqa: E402
 import supervise  # noqa: E402
 from kinds import HOST, KINDS  # noqa: E402
 from supervise import Outcome, say, write_failure  # noqa: E402
@@ -37,6 +39,13 @@ def run_one(name: str) -> Outcome:
         found = supervise.check(name, OUT, FILES, paths=" ".join(PATHS), limit_s=LIMIT_S)
     say(name, f"{found.state} after {found.checks_s:.0f} s" + (f": {found.text}" if found.text else ""))
     return found
+
+
+def forget() -> None:
+    """Remove what earlier runs of the suites left: docs/conformance.md is written from this one."""
+    for board in conformance.BOARDS:
+        for emulator in conformance.EMULATORS:
+            (OUT / conformance.file_name(board, emulator)).unlink(missing_ok=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -64,6 +73,7 @@ def main() -> int:
         return 0
     names, skip = supervise.chosen(args.words, known)
     OUT.mkdir(parents=True, exist_ok=True)
+    forget()
     begun = time.monotonic()
     outcomes = supervise.run_all([n for n in names if n not in skip], run_one, at_once=AT_ONCE)
     for name in sorted(skip):
