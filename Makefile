@@ -48,8 +48,9 @@ fuzz: setup ## fuzz the core until stopped, or SECONDS= in all
 	tools/bootstrap.sh tests
 	$(PY) tools/check_c.py fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
-mutants: setup ## change the core in a sample of places (FULL=1: all): which changes does no test notice?
-	$(PY) tools/mutants.py $(if $(FULL),--full)
+mutants: setup ## change the core in a sample of places (FULL=1: all), or take away what the monitor rests on (MONITOR=1): what does no test notice?
+	$(if $(MONITOR),tools/bootstrap.sh tests)
+	$(PY) $(if $(MONITOR),tools/monitor_mutants.py,tools/mutants.py $(if $(FULL),--full))
 
 pytest: setup ## tests/python and tests/rules
 	$(PY) -m pytest $(PYTESTS)
