@@ -55,7 +55,7 @@ READ_ONLY = f"{TESTS}/test_boot.py::test_boot_stage_and_monitor_are_read_only_fo
 ATTACK, ATTACK_ARM = (f"{TESTS}/{file}.py::test_after_an_attack_the_lease_ends_on_time" for file in ("test_attacks", "test_attacks_arm"))
 FLIPPED = f"{TESTS}/test_boot.py::test_a_flipped_bit_does_not_boot"
 EVERY = "for (unsigned i = 1; i < CORES; i++)"
-UNTOLD = "        if (get(&m.core[i].state) != CORE_ABSENT)\n            arch_poke(i);"
+UNTOLD = "        if (get(&m.core[i].state) == CORE_RUNS)\n            arch_poke(i);"
 UNSEEN = "        if (get(&m.core[i].state) == CORE_RUNS)\n            return false;"
 ONLY_FIRST = EVERY.replace("CORES", "2")
 PARKING = (
