@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import figures
@@ -20,6 +21,12 @@ def test_every_figure_keeps_its_budget(name: str, record_property: Callable[[str
     for figure in found:
         record_property(figure.what, figure.value)
     assert [f.what for f in found if f.missed] == []
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.board(name)) for name in KINDS])
+def test_the_readme_says_what_was_measured(name: str) -> None:
+    isa = figures.ISAS[name]
+    assert figures.disagreements(figures.readme(isa).read_text(), measured(isa)) == [], "figures.py --write"
 
 
 @pytest.mark.board(figures.RV64.board.name)
@@ -46,6 +53,34 @@ def test_more_than_5_percent_above_what_it_took_is_a_regression(name: str) -> No
 
 def test_what_has_no_reference_is_reported_alone() -> None:
     assert not figures.counted("sha256_256", 10**12).missed
+
+
+README = figures.TABLE + "| a, bytes | 1,000 | 1,100 |\n| b, instructions | 40 to 60 |  |\n"
+A, B = figures.Figure("a, bytes", 1000, 1100), figures.Figure("b, instructions", 50, by_run=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "wrong"),
+    [
+        ([A, B], []),
+        ([A, replace(B, value=39)], []),
+        ([A], ["b, instructions: it is not measured"]),
+        ([A, replace(B, value=61)], ["b, instructions: measured 61, goal none; told 40 to 60, goal none"]),
+        ([A, replace(B, by_run=False)], ["b, instructions: measured 50, goal none; told 40 to 60, goal none"]),
+        ([replace(A, value=999), B], ["a, bytes: measured 999, goal 1,100; told 1,000 to 1,000, goal 1,100"]),
+        ([replace(A, value=1001), B], ["a, bytes: measured 1,001, goal 1,100; told 1,000 to 1,000, goal 1,100"]),
+        ([replace(A, goal=1200), B], ["a, bytes: measured 1,000, goal 1,200; told 1,000 to 1,000, goal 1,100"]),
+    ],
+)
+def test_a_readme_that_says_something_else_is_seen(found: list[figures.Figure], wrong: list[str]) -> None:
+    assert figures.disagreements(README, found) == wrong
+
+
+def test_what_is_written_agrees_and_a_range_grows() -> None:
+    found = [replace(A, value=1001), replace(B, value=65)]
+    text = figures.rewritten(f"before\n\n{README}\nafter\n", found)
+    assert text == f"before\n\n{README.replace('1,000', '1,001').replace('60', '65')}\nafter\n"
+    assert figures.disagreements(text, found) == []
 
 
 def test_the_time_of_a_stop_is_computed_from_the_slowest_clock() -> None:
