@@ -81,6 +81,13 @@ class Isa:
         rows = [row.split() for row in done.stdout.splitlines()]
         return {r[-1]: (int(r[0], 16), int(r[1], 16) if len(r) == 4 else 0) for r in rows}
 
+    @property
+    def returns(self) -> set[int]:
+        """Last instructions of traps."""
+        words = [f"{self.board.cross}objdump", "-d", "--no-show-raw-insn", str(self.out / "monitor.elf")]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        return {int(m[1], 16) for m in re.finditer(r"^\s*([0-9a-f]+):\s+(?:mret|eret|rfeia)\b", done.stdout, re.M)}
+
     def stores(self, function: str) -> list[int]:
         """Addresses of the 32-bit and 64-bit stores of a function of the monitor that do not go to its stack."""
         words = [f"{self.board.cross}objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", str(self.out / "monitor.elf")]
@@ -152,6 +159,17 @@ def after(run: list[int], entry: int) -> int:
     begin = run.index(entry)
     back = run[begin - 1]
     return begin + first(run[begin:], back + 2, back + 4) - 1
+
+
+def undisturbed(run: list[int], entries: set[int], returns: set[int]) -> list[int]:
+    """A run of instructions without the traps that came in between: on a slow host a tick comes every few of them."""
+    out, trapped = [], False
+    for pc in run:
+        trapped = trapped or pc in entries
+        if not trapped:
+            out.append(pc)
+        trapped = trapped and pc not in returns
+    return out
 
 
 def inside(run: list[int], entry: int) -> int:
@@ -237,7 +255,8 @@ def of_the_appends(isa: Isa, trace: Trace) -> list[Figure]:
     """What a record costs: half of them as much or less; and the one that cost most, which is sealed or was interrupted."""
     at = isa.at
     words, size = (("board_spi",), 1) if "board_spi" in at else (("cfi_get", "cfi_put"), 4)
-    appends = trace.calls(0, at["qsafp_note"])
+    entries, returns = isa.entries, isa.returns
+    appends = [undisturbed(run, entries, returns) for run in trace.calls(0, at["qsafp_note"])]
     stored = [len(r) - inside(r, at["log_prog"]) for r in appends]
     moved = [size * sum(r.count(at[word]) for word in words) for r in appends]
     if len(appends) < EVENTS or max(moved) == median_low(moved):

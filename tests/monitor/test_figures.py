@@ -83,6 +83,10 @@ def test_what_is_written_agrees_and_a_range_grows() -> None:
     assert figures.disagreements(text, found) == []
 
 
+def test_what_a_trap_executes_is_not_counted_for_what_it_interrupts() -> None:
+    assert figures.undisturbed([1, 2, 90, 91, 92, 3, 90, 92, 4], entries={90}, returns={92}) == [1, 2, 3, 4]
+
+
 def test_the_time_of_a_stop_is_computed_from_the_slowest_clock() -> None:
     assert [isa.clock_hz for isa in figures.ISAS.values()] == [33_333_333, 208_000_000, 200_000_000]
     assert figures.time_of(figures.RV64, 664).value == 60
