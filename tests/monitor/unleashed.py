@@ -236,7 +236,7 @@ class Board:
     @contextlib.contextmanager
     def client(self) -> Iterator[GuardClient]:
         """A client over the line, once the monitor answers."""
-        with GuardClient.connect(self.line, timeout=20.0) as client:
+        with GuardClient.connect(self.line, timeout=5.0) as client:
 
             def answers() -> bool:
                 with contextlib.suppress(GuardUnavailable):
