@@ -204,6 +204,9 @@ bool serve_core(core_t *c)
 void answer_line(void)
 {
     uint8_t out[ENCODED_BYTES];
+    if (!m.answer_due)
+        return;
+    m.answer_due = false;
     size_t len = qsafp_cobs_encode(out, m.command.out, m.command.out_len);
     for (size_t i = 0; i < len; i++)
         board_line_put(out[i]);
@@ -217,6 +220,7 @@ static void whole(void)
     if (qsafp_cobs_decode(frame, &n, m.line, m.line_have))
         n = 0; /* no frame: the checksum of nothing is wrong too */
     m.line_have = 0;
+    m.answer_due = true;
     command(0, frame, n);
     if (n > 4 && frame[1] == QSAFP_OPCODE_RENEW)
         m.line_first_ns = m.q.pending.active || m.command.put_have ? monitor_port.now_ns(&m) + LINE_FIRST_NS : 0;
@@ -226,18 +230,18 @@ static void whole(void)
 bool serve_line(void)
 {
     uint64_t now = monitor_port.now_ns(&m);
-    for (int byte = board_line_get(); byte >= 0; byte = board_line_get()) {
-        m.line_ns = now;
-        if (byte && m.line_have < sizeof m.line) {
+    bool any = false;
+    for (int byte; !m.answer_due && (byte = board_line_get()) >= 0; any = true) {
+        if (byte && m.line_have < sizeof m.line)
             m.line[m.line_have++] = (uint8_t)byte;
-        } else if (!byte && m.line_have) {
+        else if (!byte && m.line_have)
             whole();
-            return true;
-        }
     }
-    if (now - m.line_ns > SILENCE_NS)
+    if (any)
+        m.line_ns = now;
+    else if (now - m.line_ns > SILENCE_NS)
         m.line_have = 0;
-    return false;
+    return any;
 }
 
 /* ANOMALY, reason TAMPER: core, cause, instruction, address, and how many more there were. */

@@ -138,18 +138,17 @@ static void keep(void)
 static bool work(void)
 {
     look_at_renew();
-    bool asked = serve_line(), any = m.q.untold != 0;
+    bool any = serve_line() | (m.q.untold != 0);
     contain_act();
     if (qsafp_service(&m.q))
         qsafp_trip(&m.q, QSAFP_REASON_LOG_FULL);
     keep();
     any |= contain_tell();
-    if (asked)
-        answer_line();
+    answer_line();
     any |= tell_reports();
     for (unsigned i = 1; i < CORES; i++)
         any |= serve_core(&m.core[i]);
-    return any | asked;
+    return any;
 }
 
 void monitor_main(void)

@@ -72,6 +72,7 @@ typedef struct {
     bool kept;                        /* boot_keep was called */
     bool log_looked;                  /* the slot that is written next was seen to be erased */
     bool masked;                      /* the core's lock is held: what the timer's mask was */
+    bool answer_due;                  /* a frame of the line was obeyed */
     size_t line_have; uint64_t line_ns;
     qsafp_t q;
     qsafp_command_t command;
@@ -118,7 +119,7 @@ qsafp_status_t call_validate(void);
 void report(core_t *c, const report_t *what);
 /* calls.c: on the monitor's core */
 bool serve_core(core_t *c);
-/* Obeys one frame, if one is whole; then answer_line is due. */
+/* Obeys one frame at most; answer_line says what came of it. */
 bool serve_line(void);
 void answer_line(void);
 bool tell_reports(void);
