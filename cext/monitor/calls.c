@@ -229,7 +229,6 @@ static void whole(void)
 /* Silence is a line that was seen empty: bytes that had to wait for us are no new frame. */
 bool serve_line(void)
 {
-    uint64_t now = monitor_port.now_ns(&m);
     bool any = false;
     for (int byte; !m.answer_due && (byte = board_line_get()) >= 0; any = true) {
         if (byte && m.line_have < sizeof m.line)
@@ -237,6 +236,7 @@ bool serve_line(void)
         else if (!byte && m.line_have)
             whole();
     }
+    uint64_t now = monitor_port.now_ns(&m); /* bytes may have kept coming for long */
     if (any)
         m.line_ns = now;
     else if (now - m.line_ns > SILENCE_NS)

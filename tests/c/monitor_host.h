@@ -96,13 +96,14 @@ void arch_wait(void)
 bool arch_lock(void) { return false; }
 void arch_unlock(bool was) { (void)was; }
 
-static struct { const uint8_t *next; size_t left, have; bool trips; uint8_t said[8192]; } line;
+static struct { const uint8_t *next; size_t left, have; uint64_t byte_ns; bool trips; uint8_t said[8192]; } line;
 
 /* Where it trips, the last byte is what stops the device. */
 int board_line_get(void)
 {
     if (!line.left)
         return -1;
+    clock_ns += line.byte_ns;
     if (!--line.left && line.trips)
         qsafp_trip(&m.q, QSAFP_REASON_MANUAL);
     return *line.next++;

@@ -155,6 +155,20 @@ static void bytes_that_had_to_wait_are_no_torn_frame(void)
     checks++;
 }
 
+/* Bytes that keep coming for longer than a silence, as a slow line has them, are one frame, a short pause behind them included. */
+static void a_long_frame_takes_its_time(void)
+{
+    uint8_t f[700], good[800] = {0};
+    size_t n = encoded(good, f, spoken(f, QSAFP_OPCODE_VERSION, good, sizeof f - 6));
+    line.byte_ns = 1000000;
+    assert(hears(good, n - 5).answers == 0);
+    clock_ns += SILENCE_NS / 2;
+    heard_t h = hears(good + n - 5, 5);
+    line.byte_ns = 0;
+    assert(h.answers == 1 && h.tag == f[0]);
+    checks++;
+}
+
 /* What comes behind it waits: a host that says more than it hears keeps nobody from the rest of the work. */
 static void one_frame_of_the_line_is_obeyed_at_a_time(void)
 {
@@ -270,6 +284,7 @@ int main(void)
     start();
     a_bad_line_moves_neither_gate_nor_pins(false);
     a_bad_line_moves_neither_gate_nor_pins(true);
+    a_long_frame_takes_its_time();
     one_frame_of_the_line_is_obeyed_at_a_time();
     a_payload_keeps_no_upload_of_a_host_away();
     a_payload_spends_no_vote_of_a_host_s_request();
