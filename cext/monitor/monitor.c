@@ -160,11 +160,11 @@ void monitor_main(void)
     start();
     m.tick_at = m.first_tick_ns = monitor_port.now_ns(&m);
     arch_alarm(0);
-    __atomic_store_n(&monitor_ready, READY, __ATOMIC_RELEASE);
-    for (unsigned i = 1; i < CORES; i++)
-        arch_poke(i);
     say("qsafp monitor: serving\r\n");
     board_line_put(0);
+    __atomic_store_n(&monitor_ready, READY, __ATOMIC_RELEASE); /* SPEC: HW-T1 the payload comes after */
+    for (unsigned i = 1; i < CORES; i++)
+        arch_poke(i);
     for (;;)
         if (!work())
             arch_wait_line();
