@@ -79,14 +79,14 @@ CHANGES = (
         "FIQ route to EL3",
         ((f"{ARCH}/aarch64/trap.c", "| 1u << 3 | 1u << 2 | 1u)", "| 1u << 3 | 1u)"),),
         f"{ATTACK_ARM}[{{board}}-never-yields]",
-        "no answer in 20 s",
+        "no answer in 5 s",
         (A64,),
     ),
     Change(
         "FIQ route to Monitor mode",
         ((f"{ARCH}/armv7/sysreg.h", "#define SCR_PAYLOAD 0x205", "#define SCR_PAYLOAD 0x201"),),
         f"{ATTACK_ARM}[{{board}}-never-yields]",
-        "no answer in 20 s",
+        "no answer in 5 s",
         (T32,),
     ),
     Change(
