@@ -97,7 +97,7 @@ static bool may_read(const uint8_t *f, size_t n)
     return may;
 }
 
-/* What the payload asks for costs neither the log nor the line's host its turn. */
+/* What the payload asks for costs neither the log nor the line's host its turn.  Of a renewal 0 begins, 1 reads, 2 uploads, 3 finishes. */
 static bool may_ask(const uint8_t *f, size_t n)
 {
     if (n <= 4 || (f[1] != QSAFP_OPCODE_RENEW && f[1] != QSAFP_OPCODE_LOG_EVENT))
