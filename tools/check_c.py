@@ -30,7 +30,7 @@ INCLUDE = ["-Icext/include", "-Icext/src", "-Icext/monitor", "-Icext/monitor/boo
 CRYPTO = ("sha256*", "sha512*", "mldsa*", "keccak*", "ed25519*")
 BUDGET_BYTES = 14 * 1024  # core without crypto, text at -Os: the goal
 # What is allowed: the goal where it is met; ARMv6-M, which has shorter reach, is over it.  Only ever lowered.
-RATCHET_BYTES = {"armv7-a": BUDGET_BYTES, "cortex-m0plus": 14803}
+RATCHET_BYTES = {"armv7-a": BUDGET_BYTES, "cortex-m0plus": 14799}
 RESULT = re.compile(r"^(?P<name>\S+): (?P<passed>\d+) passed, (?P<failed>\d+) failed$", re.M)
 LOADER_CALLS = "sha256_select"  # runs before any sanitizer does
 FUZZ_PASS_S = 1800  # of `fuzz` without an end: how long one pass over the targets lasts

@@ -224,7 +224,7 @@ typedef struct {
     uint64_t lease_end_ns;
     uint64_t expired_end;                       /* deadline thread only: the end whose expiry was told */
     /* Service thread only; published fields change under the port's lock. */
-    uint32_t workloads, renewals;
+    uint32_t workloads, renewals, latch_saved;  /* the last: generation of the latch that the state holds */
     bool contained, isolated;                   /* set by the host, as are workloads and input_hash */
     bool leased; uint8_t approvals; uint16_t lease_denied;
     size_t lease_token_len;
@@ -237,7 +237,6 @@ typedef struct {
     qsafp_set_t set;
     qsafp_state_t st;
     uint8_t failsafe_record[32 + QSAFP_RECORD_BYTES];                  /* the hash before the record a release answers, and it */
-    uint32_t latch_saved;                                              /* generation of the latch that the state holds */
     uint8_t evidence, measurement[32];                                 /* qsafp_evidence_t; set by a monitor: SHA-256 of its own image */
     uint8_t scratch[QSAFP_RESPONSE_MAX / 16];                          /* Sig_structures: 1 KB */
     uint8_t lease_token[QSAFP_RESPONSE_MAX];                           /* the previous lease, for validators that are behind */

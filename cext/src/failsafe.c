@@ -84,28 +84,28 @@ int keep_latched(qsafp_t *q)
 
 static int tell_failsafe(qsafp_t *q)
 {
-    uint32_t reason = load32(&q->latch);
+    qsafp_state_t *st = &q->st;
     uint32_t generation = load32(&q->generation);
     qsafp_record_t r;
-    int err = 0;
-    record_new(&r, QSAFP_EVENT_FAILSAFE_TRIGGERED, reason);
-    memcpy(r.data, &generation, sizeof generation);
+    int err;
     if (q->latch_saved != generation) { /* once, however often the record is tried: flash wears */
-        q->st.latch = reason;
-        q->st.latch_seq = 0;
-        q->st.generation = generation;
+        st->latch = load32(&q->latch);
+        st->latch_seq = 0;
+        st->generation = generation;
         err = state_save(q); /* SAFETY: I5 before the record: after a cut a latch without one gets a fresh one */
         if (err)
             return err;
         q->latch_saved = generation;
     }
+    record_new(&r, QSAFP_EVENT_FAILSAFE_TRIGGERED, st->latch);
+    memcpy(r.data, &st->generation, sizeof st->generation);
     q->log.reserve = false; /* the slot that was kept for this */
     err = append(q, &r);
     q->log.reserve = true;
     if (err)
         return err;
-    q->st.latch_seq = r.seq;
-    memcpy(q->st.latch_hash, r.hash, 32);
+    st->latch_seq = r.seq;
+    memcpy(st->latch_hash, r.hash, 32);
     err = keep_latched(q);
     return err ? err : sync_and_save(q);
 }
