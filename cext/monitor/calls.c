@@ -181,10 +181,9 @@ static bool take_checkpoint(const core_t *c)
     memcpy(copy, (const uint8_t *)k->base + at, part);
     qsafp_sha256_update(&k->sum, copy, part);
     k->left -= part;
-    if (k->left)
-        return false;
-    qsafp_sha256_final(&k->sum, k->hash);
-    return k->taken = true;
+    if (!k->left)
+        qsafp_sha256_final(&k->sum, k->hash);
+    return !k->left;
 }
 
 bool serve_core(core_t *c)

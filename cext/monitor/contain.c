@@ -72,7 +72,7 @@ static uint8_t roll_back(void)
 {
     const checkpoint_t *c = &m.checkpoint;
     uint8_t hash[32];
-    if (!c->taken)
+    if (!c->bytes)
         return 1;
     qsafp_sha256(hash, (const void *)CHECKPOINT_BASE, c->bytes);
     if (!qsafp_equal(hash, c->hash, sizeof hash))

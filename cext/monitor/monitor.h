@@ -46,8 +46,8 @@ typedef struct {
 } fuses_t;
 #define FUSES_MAGIC 0x31534651u /* "QFS1" */
 
-/* A copy that the payload cannot reach; `left` bytes are still to be copied, for core `of`. */
-typedef struct { uintptr_t base, bytes, left; uint8_t hash[32]; bool taken; const core_t *of; qsafp_sha256_t sum; } checkpoint_t;
+/* A copy that the payload cannot reach, of no bytes if there is none; `left` of them are still to be copied, for core `of`. */
+typedef struct { uintptr_t base, bytes, left; uint8_t hash[32]; const core_t *of; qsafp_sha256_t sum; } checkpoint_t;
 
 /* Small and often used fields come first: near offsets are short instructions. */
 typedef struct {

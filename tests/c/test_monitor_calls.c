@@ -181,7 +181,7 @@ static void a_checkpoint_is_taken_in_slices(void)
     contain_act();
     assert(!m.q.contained);
     m.contain = 0;
-    assert(serve_core(&m.core[1]) && !m.core[1].call && m.checkpoint.taken && copy_of_it[sizeof copy_of_it - 1] == 0x44);
+    assert(serve_core(&m.core[1]) && !m.core[1].call && m.checkpoint.bytes == sizeof copy_of_it && !m.checkpoint.left && copy_of_it[sizeof copy_of_it - 1] == 0x44);
     for (size_t i = 0; i < sizeof copy_of_it / SLICE; i++)
         assert(m.core[2].call && serve_core(&m.core[2]));
     assert(!m.core[2].call && copy_of_it[0] == 0x55 && copy_of_it[sizeof copy_of_it - 1] == 0x55);
