@@ -21,6 +21,7 @@ pytestmark = pytest.mark.board(Board.name)
 S = 1_000_000_000
 B = TypeVar("B", bound=Board)
 LEASES_MS = (1500, 5000, 20_000)  # an attack takes 50 ms; the longer ones are for a host so busy that the first is over before
+LATE_NS = 2 * S  # of the end of any lease: the board's clock goes on while the host has no time for it
 PERIOD_NS = S // 10  # of the timer, within which an end of lease is seen (HW-T8)
 TICKS_LATE = 0.25  # of the timer's, at most: what a busy host may cost
 ILLEGAL, LOAD, STORE, FETCH = 2, 5, 7, 1
@@ -95,7 +96,7 @@ def check_the_end(board: Board, client: GuardClient, end_ns: int) -> tuple[list[
     until(lambda: fail_safe(client))
     records = until(lambda: rolled_back(board, client))
     expired = [r for r in records if r["event"] == Event.LEASE_EXPIRED][-1]
-    assert end_ns <= expired["boot_ns"]
+    assert end_ns <= expired["boot_ns"] < end_ns + LATE_NS
     assert parked(board) == [True, True]
     stopped = board.orders()
     assert board.pins("LEASE_VALID") == [1, 0]
@@ -128,7 +129,7 @@ def attack(board: Board, client: GuardClient) -> int:
 def one_in_time(tries: Iterable[Seen]) -> None:
     """Fail unless in one of several tries the end was seen within one period, and not by luck: the timer came in time.
 
-    The board's clock goes on while the host has no time for the board, so that some ticks, and one try, may be late by any time; an attack
+    The board's clock goes on while the host has no time for the board, so that some ticks, and one try, may be late; an attack
     that holds the timer off makes most of them late, in each try.
     """
     seen = []
