@@ -83,7 +83,7 @@ def stale(text: str) -> list[str]:
 
 def cells(part: str) -> dict[tuple[str, str], str]:
     """What a table says, by case and board."""
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in part.splitlines() if row.startswith("|")]
+    rows = [[said.strip() for said in row.strip("|").split("|")] for row in part.splitlines() if row.startswith("|")]
     return {(row[0], board): said for row in rows[2:] for board, said in zip(rows[0][2:], row[2:], strict=True)}
 
 
