@@ -22,6 +22,7 @@ from machine import die_with_parent
 ROOT = Path(__file__).resolve().parents[2]
 RUNNING: list[subprocess.Popen[bytes]] = []
 TOLD = re.compile(r"^(\S+)::(\S+) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS).*\[ *(\d+)/(\d+)\]")
+WHY_MAX = 300
 QUIET_S = 2.0  # a check that passed is told if nothing was for so long
 
 
@@ -56,12 +57,18 @@ def write_failure(xml: Path, kind: str, text: str) -> None:
     ET.ElementTree(suite).write(xml, encoding="unicode")
 
 
+def why(case: ET.Element) -> str:
+    """What a case that did not pass says of itself, in one line."""
+    said = next((found.get("message", "") for found in case if found.tag in ("failure", "error", "skipped")), "")
+    return f": {' '.join(said.split())[:WHY_MAX]}" if said else ""
+
+
 def counts(xml: Path) -> tuple[int, int, int, list[str]]:
-    """Passed, failed and skipped checks of a JUnit file, and the names of what did not pass."""
+    """Passed, failed and skipped checks of a JUnit file, and what did not pass: its name, and why in one line."""
     cases = list(ET.parse(xml).iter("testcase"))
     failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
     skipped = [c for c in cases if c.find("skipped") is not None]
-    names = [f"{c.get('classname', '').rpartition('.')[2]}::{c.get('name')}" for c in failed + skipped]
+    names = [f"{c.get('classname', '').rpartition('.')[2]}::{c.get('name')}{why(c)}" for c in failed + skipped]
     return len(cases) - len(failed) - len(skipped), len(failed), len(skipped), names
 
 
@@ -133,8 +140,8 @@ def check(board: str, out: Path, files: Sequence[Path | str], *, paths: str, lim
         write_failure(xml, "checks", f"no end within {limit_s:.0f} s" if killed else f"pytest ended with {code}")
     passed, failed, skipped, names = counts(xml)
     good = code == 0 and passed > 0 and not failed and not skipped
-    why = "" if good else f"{', '.join(names[:3])}; see {text.relative_to(ROOT)}"
-    return Outcome(board, "passed" if good else "failed", passed, failed, skipped, checks_s=time.monotonic() - begun, text=why)
+    told = "" if good else f"{', '.join(names[:3])}; see {text.relative_to(ROOT)}"
+    return Outcome(board, "passed" if good else "failed", passed, failed, skipped, checks_s=time.monotonic() - begun, text=told)
 
 
 def table(outcomes: list[Outcome]) -> str:

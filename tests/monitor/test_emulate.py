@@ -40,4 +40,4 @@ def test_a_failure_is_told_at_once_and_counted(tmp_path: Path, capsys: pytest.Ca
     supervise.Teller("b")("tests/monitor/test_x.py::test_z PASSED     [ 4/12]")
     assert re.sub(r"^\S+ +", "", capsys.readouterr().out) == f"{'b':<20} 3/12  failed  test_x::test_y[1]\n"
     supervise.write_failure(tmp_path / "b.xml", "tools", "no QEMU")
-    assert supervise.counts(tmp_path / "b.xml") == (0, 1, 0, ["b::tools"])
+    assert supervise.counts(tmp_path / "b.xml") == (0, 1, 0, ["b::tools: no QEMU"])
