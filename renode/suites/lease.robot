@@ -25,13 +25,13 @@ HW-T4 The End Of A Lease Halts The Payload
     Log Must Name    ${log}    LEASE_ISSUED    LEASE_EXPIRED    FAILSAFE_TRIGGERED
 
 HW-T5 A Renewal Extends A Lease
-    Start A Device    duration=60000
+    Start A Device    duration=20000
     Obtain Lease
     Gate Is Open
-    Run For    25
+    Run For    8
     Obtain Lease
     Status Is    renewals    1
-    Assert And Hold LED State    true    timeoutAssert=0    timeoutHold=35.1    testerId=${VALID}    pauseEmulation=true
+    Assert And Hold LED State    true    timeoutAssert=0    timeoutHold=12.1    testerId=${VALID}    pauseEmulation=true
     Payload Works
     Status Is    phase    ACTIVE
 
