@@ -16,6 +16,7 @@ from robot.api import logger
 from robot.libraries.BuiltIn import BuiltIn
 from stepped import KINDS, Stepped
 
+LATE, LATE_S = "late", 0.2  # the tag of a case whose board ran further than this, in virtual seconds, past where it was to stand still
 HEX = {"ReadDoubleWord": (4, "0x{:08X}"), "ReadQuadWord": (8, "0x{:016X}")}
 
 
@@ -56,9 +57,11 @@ class QemuKeywords:
         self.reset_emulation()
 
     def test_teardown(self) -> None:
-        """Keep what the board said where the reader finds it, and end it."""
+        """Keep what the board said where the reader finds it, say whether the host was too busy for it, and end it."""
         if self._board is not None:
             logger.info(self._board.text())
+            if self._board.late_s > LATE_S:
+                BuiltIn().set_tags(LATE)
         self.reset_emulation()
 
     def reset_emulation(self) -> None:
