@@ -27,14 +27,14 @@ RUNS = 4  # of a case that failed while the host had no time to stop the board w
 
 def run(board: str) -> dict[str, str]:
     """Run all cases on a board; what came of each, by its id (conformance.py)."""
+    folder, xml = OUT / board / "robot", OUT / f"{board}.robot.xml"
+    xml.unlink(missing_ok=True)
     found = _robot(board, [])
     for _ in range(RUNS - 1):
         late = [case.name for case in found.suite.all_tests if case.failed and LATE in case.tags]
         if not late:
             break
         _take_over(found.suite, {case.name: case for case in _robot(board, late).suite.all_tests})
-    folder = OUT / board / "robot"
-    xml = OUT / f"{board}.robot.xml"
     ResultWriter(found).write_results(xunit=xml, log=folder / "log.html", report=folder / "report.html")
     return outcomes(xml)
 
