@@ -123,6 +123,7 @@ class Board:
     pin_numbers: Mapping[str, int] = {"LEASE_VALID": 0, "FAILSAFE": 1, "VALIDATOR_REQ": 2}
     orders_at = ORDERS
     code = range(0x80000000, 0x80010000)  # the monitor's
+    own_cores = 1  # the first ones, which are the monitor's alone
     held = False  # whether it stands still until somebody lets it run
 
     def __init__(
@@ -187,7 +188,7 @@ class Board:
             self._fd = os.open(self.line, os.O_RDWR | os.O_NOCTTY)  # what is said before a client comes is not an error
             self.qmp = Qmp(Lines(self.folder / "qmp", self.gone))
             self._edges = Edges(Lines(self.folder / "qtest", self.gone), self.pin_device())
-            for cpu in self.qmp.call("query-cpus-fast"):  # who brings it bytes, or stops it, comes first
+            for cpu in self.qmp.call("query-cpus-fast")[self.own_cores :]:  # who brings it bytes, or stops it, comes first
                 os.setpriority(os.PRIO_PROCESS, cpu["thread-id"], os.getpriority(os.PRIO_PROCESS, 0) + 8)
             if not self.held:
                 self.qmp.call("cont")  # no edge comes before somebody looks

@@ -21,6 +21,7 @@ class VirtAarch64(Board):
     processor = "cortex-a53"
     pin_numbers: Mapping[str, int] = {"LEASE_VALID": 2, "FAILSAFE": 3, "VALIDATOR_REQ": 4}
     orders_at = ORDERS
+    own_cores = 0
     code = range(0x0E1F0000, 0x0E200000)
 
     def _flash(self) -> None:
