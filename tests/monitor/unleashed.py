@@ -198,8 +198,11 @@ class Board:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
+        """End it, once the file of its flash has all that the part took: QEMU's m25p80 writes that behind its guest's back."""
         if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(GUEST_LIMIT_S)
             self._process.kill()
             self._process.wait()
             assert self._process.stdout is not None
