@@ -151,6 +151,15 @@ static bool work(void)
     return any;
 }
 
+/* A tick may leave something to tell after the look at it and before the lock; none comes behind it. */
+static void rest(void)
+{
+    bool was = arch_lock();
+    if (!m.q.untold && !board_line_waits())
+        arch_wait_line();
+    arch_unlock(was);
+}
+
 void monitor_main(void)
 {
     board_start();
@@ -167,5 +176,5 @@ void monitor_main(void)
         arch_poke(i);
     for (;;)
         if (!work())
-            arch_wait_line();
+            rest();
 }

@@ -132,18 +132,14 @@ void arch_halt(void)
 void arch_wait_line(void)
 {
     const core_t *c = &m.core[1];
-    bool was = arch_lock();
     *at(GICC_BASE, PMR) = first.mask;
-    if (!board_line_waits()) {
-        if (m.contain && c->state == CORE_PARKED)
-            arch_wait();
-        else
-            to_payload();
-    }
+    if (m.contain && c->state == CORE_PARKED)
+        arch_wait();
+    else
+        to_payload();
     gic_serve();
     first.mask = *at(GICC_BASE, PMR);
     *at(GICC_BASE, PMR) = ONLY_URGENT;
-    arch_unlock(was);
 }
 
 void arch_start(void)

@@ -51,12 +51,9 @@ void arch_start(void)
 void arch_wait_line(void)
 {
     const uint64_t also = 1u << IRQ_SOFTWARE | 1u << IRQ_EXTERNAL;
-    bool was = arch_lock();
     CSR_SET(mie, also);
-    if (!board_line_waits())
-        arch_wait();
+    arch_wait();
     CSR_CLEAR(mie, also);
     arch_unpoke(0);
     board_irq_done();
-    arch_unlock(was);
 }
