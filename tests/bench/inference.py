@@ -19,6 +19,7 @@ from qsafp_embedded import Gate
 
 KEYS = ("inference.overhead_percent",)
 WIDEST = 0.5
+TURN = 250  # batches: about a millisecond, so that what disturbs the machine for longer disturbs both
 
 
 def digits_model(path: Path) -> Any:
@@ -46,7 +47,7 @@ def digits_model(path: Path) -> Any:
 
 
 def _measure_all(b: Bench) -> None:
-    """ABAB: half a round without the gate, half with it, the order changing."""
+    """ABAB: half a round without the gate, half with it, in turns whose order changes."""
     import onnxruntime as ort
 
     n, rounds = b.n(KEYS[0]), b.table[KEYS[0]].rounds
@@ -71,26 +72,35 @@ def _measure_all(b: Bench) -> None:
 
 
 def _rounds(run: Callable[..., Any], require: Callable[[], None], batches: list[Any], rounds: int) -> tuple[list[float], list[float]]:
-    def plain() -> float:
-        start = time.perf_counter_ns()
-        for batch in batches:
-            run(None, batch)
-        return (time.perf_counter_ns() - start) / len(batches) / 1e3
+    """Of each round the median turn without the gate and with it, in us for a batch."""
 
-    def checked() -> float:
+    def plain(turn: list[Any]) -> float:
         start = time.perf_counter_ns()
-        for batch in batches:
+        for batch in turn:
+            run(None, batch)
+        return (time.perf_counter_ns() - start) / len(turn) / 1e3
+
+    def checked(turn: list[Any]) -> float:
+        start = time.perf_counter_ns()
+        for batch in turn:
             require()
             run(None, batch)
-        return (time.perf_counter_ns() - start) / len(batches) / 1e3
+        return (time.perf_counter_ns() - start) / len(turn) / 1e3
 
-    plain(), checked()
+    turns = [batches[i : i + TURN] for i in range(0, len(batches), TURN)]
+    plain(turns[0]), checked(turns[0])
     alone, gated = [], []
-    for i in range(rounds):
-        first, second = (plain, checked) if i % 2 == 0 else (checked, plain)
-        a, c = first(), second()
-        alone.append(a if i % 2 == 0 else c)
-        gated.append(c if i % 2 == 0 else a)
+    for _ in range(rounds):
+        a, g = [], []
+        for i, turn in enumerate(turns):
+            if i % 2:
+                g.append(checked(turn))
+                a.append(plain(turn))
+            else:
+                a.append(plain(turn))
+                g.append(checked(turn))
+        alone.append(median(a))
+        gated.append(median(g))
     return alone, gated
 
 
