@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import boot as tool
 from firmware import TARGETS, WARN, Target
-from unleashed import die_with_parent
+from unleashed import die_with_parent, finish
 
 from qsafp_embedded import _tables
 from qsafp_embedded._tables import ImageKind
@@ -155,11 +154,7 @@ class Device:
             assert late.is_alive(), f"neither halted nor reset: {lines}"
         finally:
             late.cancel()
-            qemu.terminate()  # it writes its trace
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                qemu.wait(LIMIT_S)
-            qemu.kill()
-            qemu.wait()
+            finish(qemu, LIMIT_S)  # it writes its trace
             if qemu.stdout:
                 qemu.stdout.close()
         text = log.read_text(errors="replace")

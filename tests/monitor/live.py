@@ -18,7 +18,7 @@ from emulate import ROOT  # first: it says where modules are
 
 from agent_world import World  # isort: skip
 from kinds import KINDS
-from unleashed import Board, Device, build, die_with_parent, short_dir, until
+from unleashed import Board, Device, build, die_with_parent, finish, short_dir, until
 from validator_kit import MODEL
 
 from qsafp_embedded.keyfile import write_secret
@@ -125,11 +125,7 @@ def leading(world: World, *, lead: bool) -> Iterator[None]:
         yield
     finally:
         for process in reversed(running):
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
-            process.kill()
-            process.wait()
+            finish(process, 10)
 
 
 def run(kind: type[Board], *, duration_ms: int, lead: bool) -> None:

@@ -42,6 +42,15 @@ ORDER = struct.Struct("<II10Q")
 GUEST_LIMIT_S = 60.0  # on a host that is busy; the board itself takes a second
 
 
+def finish(process: subprocess.Popen[bytes], limit: float = GUEST_LIMIT_S) -> None:
+    """Ask a process to end, so that it finishes what it writes, and see to it after ``limit`` seconds."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(limit)
+    process.kill()
+    process.wait()
+
+
 def build(name: str = "hifive_unleashed") -> None:
     """Build monitor and payload of a board; fails with what the compiler said."""
     done = subprocess.run([sys.executable, "tools/monitor.py", name], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -200,11 +209,7 @@ class Board:
     def __exit__(self, *_: object) -> None:
         """End it, once the file of its flash has all that the part took: QEMU's m25p80 writes that behind its guest's back."""
         if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(GUEST_LIMIT_S)
-            self._process.kill()
-            self._process.wait()
+            finish(self._process)
             assert self._process.stdout is not None
             self._process.stdout.close()
         with contextlib.suppress(AttributeError, OSError):
