@@ -89,18 +89,15 @@ def _rounds(run: Callable[..., Any], require: Callable[[], None], batches: list[
 
     turns = [batches[i : i + TURN] for i in range(0, len(batches), TURN)]
     plain(turns[0]), checked(turns[0])
-    alone, gated = [], []
+    alone: list[float] = []
+    gated: list[float] = []
     for _ in range(rounds):
-        a, g = [], []
+        took: dict[Callable[[list[Any]], float], list[float]] = {plain: [], checked: []}
         for i, turn in enumerate(turns):
-            if i % 2:
-                g.append(checked(turn))
-                a.append(plain(turn))
-            else:
-                a.append(plain(turn))
-                g.append(checked(turn))
-        alone.append(median(a))
-        gated.append(median(g))
+            for kind in (plain, checked)[:: -1 if i % 2 else 1]:
+                took[kind].append(kind(turn))
+        alone.append(median(took[plain]))
+        gated.append(median(took[checked]))
     return alone, gated
 
 
