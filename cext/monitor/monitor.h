@@ -147,7 +147,7 @@ void arch_unpoke(unsigned core);
 void arch_wait(void);                    /* until an interrupt, masked or not, may be pending */
 void arch_halt(void) __attribute__((noreturn)); /* for good: no other context of this core goes on either */
 void arch_yield(void);                   /* in a payload's wait: lets the monitor work where both share a core */
-void arch_wait_line(void);               /* as above, and for a byte on the line; its caller holds the lock */
+void arch_wait_line(void);               /* as arch_wait, and for a byte on the line; its caller holds the lock */
 void arch_start(void);                   /* the monitor's core: protection, timer on */
 /* Under the rights of the payload that called: 0, or not 0 at a fault. */
 int arch_copy_in(void *to, uintptr_t from, size_t n);

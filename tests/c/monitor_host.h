@@ -104,6 +104,9 @@ bool arch_lock(void)
 
 void arch_unlock(bool was) { (void)was; }
 
+static unsigned rests;
+void arch_wait_line(void) { rests++; }
+
 static struct { const uint8_t *next; size_t left, have; uint64_t byte_ns; bool trips; uint8_t said[8192]; } line;
 
 /* Where it trips, the last byte is what stops the device. */
@@ -130,8 +133,6 @@ bool board_pin_get(unsigned pin) { return pin == 0; }
 void arch_start(void) { assert(0); }
 void arch_halt(void) { abort(); }
 void arch_alarm(uint64_t ticks) { (void)ticks; }
-static unsigned rests;
-void arch_wait_line(void) { rests++; }
 void board_start(void) { assert(0); }
 void board_pin(unsigned pin, int v) { (void)pin; (void)v; assert(0); }
 bool nor_ready(void) { return false; }
